@@ -156,4 +156,22 @@ rules! {
     Activity = 0x010d, "activity", "the activity state is running, halted, shutdown or wait-for-SIPI";
     ParavirtualVector = 0x010e, "paravirtual-vector", "a paravirtual event's vector is 0 (none) or 32 to 255";
     ParavirtualPending = 0x010f, "paravirtual-pending", "only the eight paravirtual events can be pending";
+
+    BlobLength = 0x0201, "blob-length", "a blob fills the bytes it is given in exactly";
+    BlobMagic = 0x0202, "blob-magic", "a blob begins with its magic";
+    BlobVersion = 0x0203, "blob-version", "the blob's version is one that this reader knows";
+    BlobIncompatible = 0x0204, "blob-incompatible", "an incompatible flag that this reader does not know is refused";
+    BlobHeaderLength = 0x0205, "blob-header-length", "the header is as long as its version says, or longer by what may be skipped";
+    BlobEntryLength = 0x0206, "blob-entry-length", "a directory entry is as long as its version says, or longer by what may be skipped";
+    BlobImageLength = 0x0207, "blob-image-length", "an image has at least legacy region and header, and at most what 63 components can need";
+    BlobTotal = 0x0208, "blob-total", "the total is the sum of header, directory, image and trailer";
+    BlobReserved = 0x0209, "blob-reserved", "reserved fields of a blob are zero";
+    BlobCrc = 0x020a, "blob-crc", "the trailer is the CRC-32C of all before it";
+    BlobMask = 0x020b, "blob-mask", "bit 63 of xstate_mask is no component";
+    BlobDirectory = 0x020c, "blob-directory", "the directory has each component of xstate_mask once, ascending";
+    BlobEntryFlags = 0x020d, "blob-entry-flags", "a directory entry has only the flags supervisor, align64 and xfd";
+    BlobLegacyEntry = 0x020e, "blob-legacy-entry", "x87 and SSE stand in the directory as 160 bytes at 0 and 256 bytes at 160";
+    BlobSupervisorOffset = 0x020f, "blob-supervisor-offset", "a supervisor component has no place in the standard form";
+    BlobXcompBv = 0x0210, "blob-xcomp-bv", "XCOMP_BV of the header and of the image agree";
+    BlobRoom = 0x0211, "blob-room", "the buffer has room for the blob";
 }

@@ -22,6 +22,8 @@ compile_error!(
     "the records are little-endian in memory as on the wire; a big-endian host needs byte-order types here"
 );
 
+pub mod blob;
+pub mod crc32c;
 pub mod error;
 pub mod registers;
 

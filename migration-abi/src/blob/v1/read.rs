@@ -1,0 +1,428 @@
+//! Reads a version 1 blob: borrows, allocates nothing, cannot panic.
+//!
+//! Lengths come first, in the order in which later ones depend on earlier
+//! ones; then the checksum; then what the fields say of each other. Whether
+//! the state is one that this host may run is `vcpu-xstate::validate`'s.
+
+use core::mem::offset_of;
+
+use zerocopy::FromBytes;
+
+use super::{
+    CRC_BYTES, DirectoryEntry, ENTRY_BYTES, EntryFlags, HEADER_BYTES, Header, Incompatible,
+    MAX_COMPONENTS, MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_IMAGE_BYTES, MIN_IMAGE_BYTES, VERSION,
+    XCOMP_BV_OFFSET,
+};
+use crate::blob::{BlobError, MAGIC};
+use crate::crc32c::crc32c;
+use crate::error::{Allowed, ParseError, Rule};
+
+/// A blob whose bytes are in order. Still untrusted in what it claims.
+#[derive(Debug, Clone, Copy)]
+pub struct Blob<'a> {
+    header: Header,
+    directory: Directory<'a>,
+    image: &'a [u8],
+}
+
+impl<'a> Blob<'a> {
+    /// Reads a blob that fills `bytes` exactly.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BlobError> {
+        let (header, parts) = Parts::split(bytes)?;
+        if let Some(trailer) = parts.trailer {
+            check_crc(parts.covered, trailer)?;
+        }
+        let directory = Directory {
+            bytes: parts.directory,
+            entry_len: usize::from(header.dir_entry_len),
+        };
+        check_directory(&header, directory.iter(), usize::from(header.header_len))?;
+        check_image(
+            &header,
+            parts.image,
+            usize::from(header.header_len) + parts.directory.len(),
+        )?;
+        Ok(Self {
+            header,
+            directory,
+            image: parts.image,
+        })
+    }
+
+    /// The header as it stands.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The layouts, one entry for each bit of `xstate_mask`, ascending.
+    #[must_use]
+    pub const fn directory(&self) -> Directory<'a> {
+        self.directory
+    }
+
+    /// The compacted image.
+    #[must_use]
+    pub const fn image(&self) -> &'a [u8] {
+        self.image
+    }
+
+    /// The incompatible flags, all known.
+    #[must_use]
+    pub const fn flags(&self) -> Incompatible {
+        Incompatible::from_bits_truncate(self.header.incompatible)
+    }
+}
+
+/// The component directory, read entry by entry where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Directory<'a> {
+    bytes: &'a [u8],
+    entry_len: usize,
+}
+
+impl<'a> Directory<'a> {
+    /// The entries, ascending by index. What a longer entry says beyond version 1 is skipped.
+    pub fn iter(self) -> impl Iterator<Item = DirectoryEntry> + Clone + 'a {
+        // `max(1)`: `Parts::split` has refused shorter entries, and chunks of 0 would panic.
+        self.bytes
+            .chunks_exact(self.entry_len.max(1))
+            .filter_map(|chunk| {
+                DirectoryEntry::read_from_prefix(chunk)
+                    .ok()
+                    .map(|(entry, _)| entry)
+            })
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        match self.bytes.len().checked_div(self.entry_len) {
+            Some(entries) => entries,
+            None => 0,
+        }
+    }
+
+    /// Whether there are none (never, in a blob of a vCPU that has x87).
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where the parts of a blob lie, by its header's lengths alone.
+struct Parts<'a> {
+    directory: &'a [u8],
+    image: &'a [u8],
+    /// All that the checksum covers.
+    covered: &'a [u8],
+    trailer: Option<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    fn split(bytes: &'a [u8]) -> Result<(Header, Self), BlobError> {
+        let (header, total) = lengths(bytes)?;
+        let short = || {
+            stop(
+                Rule::BlobLength,
+                offset_of!(Header, total_len),
+                bytes.len(),
+                Allowed::AtLeast(total as u64),
+            )
+        };
+        let (covered, trailer) = if header.incompatible & Incompatible::CRC.bits() != 0 {
+            let cut = total.checked_sub(CRC_BYTES).ok_or_else(short)?;
+            let (covered, trailer) = bytes.split_at_checked(cut).ok_or_else(short)?;
+            (covered, Some(trailer))
+        } else {
+            (bytes, None)
+        };
+        let directory_len = usize::from(header.dir_entries) * usize::from(header.dir_entry_len);
+        let body = covered
+            .get(usize::from(header.header_len)..)
+            .ok_or_else(short)?;
+        let (directory, image) = body.split_at_checked(directory_len).ok_or_else(short)?;
+        Ok((
+            header,
+            Self {
+                directory,
+                image,
+                covered,
+                trailer,
+            },
+        ))
+    }
+}
+
+/// Reads the header and proves that its lengths add up to `bytes` exactly;
+/// gives the total. Nothing past the header is looked at.
+fn lengths(bytes: &[u8]) -> Result<(Header, usize), BlobError> {
+    let Ok((header, _)) = Header::read_from_prefix(bytes) else {
+        return Err(stop(
+            Rule::BlobLength,
+            0,
+            bytes.len(),
+            Allowed::AtLeast(HEADER_BYTES as u64),
+        ));
+    };
+    check_header(&header)?;
+    let trailer = if header.incompatible & Incompatible::CRC.bits() != 0 {
+        CRC_BYTES
+    } else {
+        0
+    };
+    let total = usize::from(header.header_len)
+        + usize::from(header.dir_entries) * usize::from(header.dir_entry_len)
+        + header.image_len as usize
+        + trailer;
+    if header.total_len != total as u64 {
+        let offset = offset_of!(Header, total_len);
+        return Err(ParseError::new(
+            Rule::BlobTotal,
+            offset,
+            header.total_len,
+            Allowed::Exactly(total as u64),
+        ));
+    }
+    if bytes.len() != total {
+        return Err(stop(
+            Rule::BlobLength,
+            0,
+            bytes.len(),
+            Allowed::Exactly(total as u64),
+        ));
+    }
+    Ok((header, total))
+}
+
+/// The header's own rules, each field against constants.
+pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
+    use Allowed::{AtMost, Between, Bits, Exactly};
+    let number =
+        |rule, offset, seen: u64, allowed| Err(ParseError::new(rule, offset, seen, allowed));
+
+    if header.magic != MAGIC {
+        let allowed = Exactly(u64::from_le_bytes(MAGIC));
+        return number(
+            Rule::BlobMagic,
+            0,
+            u64::from_le_bytes(header.magic),
+            allowed,
+        );
+    }
+    if header.version != VERSION {
+        let offset = offset_of!(Header, version);
+        return number(
+            Rule::BlobVersion,
+            offset,
+            u64::from(header.version),
+            Exactly(u64::from(VERSION)),
+        );
+    }
+    let unknown = header.incompatible & !Incompatible::all().bits();
+    if unknown != 0 {
+        let (offset, known) = (
+            offset_of!(Header, incompatible),
+            u64::from(Incompatible::all().bits()),
+        );
+        return number(
+            Rule::BlobIncompatible,
+            offset,
+            u64::from(header.incompatible),
+            Bits(known),
+        );
+    }
+    let header_len = usize::from(header.header_len);
+    if !(HEADER_BYTES..=MAX_HEADER_BYTES).contains(&header_len) || !header_len.is_multiple_of(8) {
+        let allowed = Allowed::Words("0x60 to 0x80, a multiple of 8");
+        return number(
+            Rule::BlobHeaderLength,
+            offset_of!(Header, header_len),
+            header_len as u64,
+            allowed,
+        );
+    }
+    let entry_len = usize::from(header.dir_entry_len);
+    if !(ENTRY_BYTES..=MAX_ENTRY_BYTES).contains(&entry_len) || !entry_len.is_multiple_of(4) {
+        let allowed = Allowed::Words("0x10 to 0x40, a multiple of 4");
+        return number(
+            Rule::BlobEntryLength,
+            offset_of!(Header, dir_entry_len),
+            entry_len as u64,
+            allowed,
+        );
+    }
+    if usize::from(header.dir_entries) > MAX_COMPONENTS {
+        let allowed = AtMost(MAX_COMPONENTS as u64);
+        return number(
+            Rule::BlobDirectory,
+            offset_of!(Header, dir_entries),
+            u64::from(header.dir_entries),
+            allowed,
+        );
+    }
+    let image_len = header.image_len as usize;
+    if !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
+        let allowed = Between(MIN_IMAGE_BYTES as u64, MAX_IMAGE_BYTES as u64);
+        return number(
+            Rule::BlobImageLength,
+            offset_of!(Header, image_len),
+            image_len as u64,
+            allowed,
+        );
+    }
+    if header.reserved != 0 {
+        let offset = offset_of!(Header, reserved);
+        return number(
+            Rule::BlobReserved,
+            offset,
+            u64::from(header.reserved),
+            Exactly(0),
+        );
+    }
+    Ok(())
+}
+
+/// The directory is `xstate_mask`, spelled out: each component once, ascending.
+pub(super) fn check_directory(
+    header: &Header,
+    entries: impl Iterator<Item = DirectoryEntry>,
+    base: usize,
+) -> Result<(), BlobError> {
+    let mask = header.xstate_mask;
+    if mask >> MAX_COMPONENTS != 0 {
+        let allowed = Allowed::Bits(!(1 << MAX_COMPONENTS));
+        return Err(ParseError::new(
+            Rule::BlobMask,
+            offset_of!(Header, xstate_mask),
+            mask,
+            allowed,
+        ));
+    }
+    if u32::from(header.dir_entries) != mask.count_ones() {
+        let (offset, seen) = (
+            offset_of!(Header, dir_entries),
+            u64::from(header.dir_entries),
+        );
+        let allowed = Allowed::Exactly(u64::from(mask.count_ones()));
+        return Err(ParseError::new(Rule::BlobDirectory, offset, seen, allowed));
+    }
+    let mut left = mask;
+    for (position, entry) in entries.enumerate() {
+        let at = base + position * usize::from(header.dir_entry_len);
+        let expected = left.trailing_zeros();
+        if entry.index != expected {
+            let (seen, allowed) = (
+                u64::from(entry.index),
+                Allowed::Exactly(u64::from(expected)),
+            );
+            return Err(ParseError::new(
+                Rule::BlobDirectory,
+                at + offset_of!(DirectoryEntry, index),
+                seen,
+                allowed,
+            ));
+        }
+        left &= left.wrapping_sub(1);
+        check_entry(&entry).map_err(|error| error.within(at))?;
+    }
+    Ok(())
+}
+
+/// One directory entry's own rules.
+fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
+    let known = EntryFlags::all().bits();
+    if entry.flags & !known != 0 {
+        let (offset, allowed) = (
+            offset_of!(DirectoryEntry, flags),
+            Allowed::Bits(u64::from(known)),
+        );
+        return Err(ParseError::new(
+            Rule::BlobEntryFlags,
+            offset,
+            u64::from(entry.flags),
+            allowed,
+        ));
+    }
+    // x87 and SSE have no leaf 0xD; what stands here for them is a convention,
+    // so there is one way to write it.
+    let fixed = match entry.index {
+        0 => Some((0, 160, 0)),
+        1 => Some((160, 256, 0)),
+        _ => None,
+    };
+    if let Some((offset, size, flags)) = fixed {
+        let fields = [
+            (offset_of!(DirectoryEntry, size), entry.size, size),
+            (offset_of!(DirectoryEntry, flags), entry.flags, flags),
+            (
+                offset_of!(DirectoryEntry, standard_offset),
+                entry.standard_offset,
+                offset,
+            ),
+        ];
+        for (at, seen, value) in fields {
+            if seen != value {
+                let allowed = Allowed::Exactly(u64::from(value));
+                return Err(ParseError::new(
+                    Rule::BlobLegacyEntry,
+                    at,
+                    u64::from(seen),
+                    allowed,
+                ));
+            }
+        }
+    }
+    if entry.flags & EntryFlags::SUPERVISOR.bits() != 0 && entry.standard_offset != 0 {
+        let (offset, seen) = (
+            offset_of!(DirectoryEntry, standard_offset),
+            u64::from(entry.standard_offset),
+        );
+        return Err(ParseError::new(
+            Rule::BlobSupervisorOffset,
+            offset,
+            seen,
+            Allowed::Exactly(0),
+        ));
+    }
+    Ok(())
+}
+
+/// XCOMP_BV stands twice, and both copies agree.
+fn check_image(header: &Header, image: &[u8], base: usize) -> Result<(), BlobError> {
+    let copy = image
+        .get(XCOMP_BV_OFFSET..)
+        .and_then(|tail| tail.first_chunk::<8>());
+    let copy = copy.map(|bytes| u64::from_le_bytes(*bytes));
+    if copy != Some(header.xcomp_bv) {
+        let allowed = Allowed::Exactly(header.xcomp_bv);
+        return Err(ParseError::new(
+            Rule::BlobXcompBv,
+            base + XCOMP_BV_OFFSET,
+            copy.unwrap_or(0),
+            allowed,
+        ));
+    }
+    Ok(())
+}
+
+fn check_crc(covered: &[u8], trailer: &[u8]) -> Result<(), BlobError> {
+    let computed = crc32c(covered);
+    if trailer != computed.to_le_bytes() {
+        let seen = trailer
+            .first_chunk::<4>()
+            .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let allowed = Allowed::Exactly(u64::from(computed));
+        return Err(ParseError::new(
+            Rule::BlobCrc,
+            covered.len(),
+            u64::from(seen),
+            allowed,
+        ));
+    }
+    Ok(())
+}
+
+const fn stop(rule: Rule, offset: usize, seen: usize, allowed: Allowed) -> ParseError {
+    ParseError::new(rule, offset, seen as u64, allowed)
+}
