@@ -1,0 +1,441 @@
+//! Reads what a machine has of extended state from its CPUID; the queries are injected.
+//!
+//! SDM Vol. 1, 13.2 Enumeration of CPU Support for XSAVE Instructions and
+//! XSAVE-Supported Features. A machine's claims are not believed blindly:
+//! machines in the field list XSAVES without XGETBV1, a PKRU component without
+//! the PKU feature, CET components with an empty supervisor mask. What does
+//! not add up is left out of what is offered, and everything else works.
+
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::error::broken_rules;
+use crate::layout::{ComponentFacts, Form, Geometry};
+
+/// The four registers that CPUID returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuidResult {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl From<core::arch::x86_64::CpuidResult> for CpuidResult {
+    fn from(r: core::arch::x86_64::CpuidResult) -> Self {
+        Self {
+            eax: r.eax,
+            ebx: r.ebx,
+            ecx: r.ecx,
+            edx: r.edx,
+        }
+    }
+}
+
+/// Why a machine cannot be used at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuidError {
+    /// No leaf 0xD; carries the highest basic leaf.
+    NoLeafD(u32),
+    /// CPUID.1:ECX.XSAVE is clear; carries ECX.
+    NoXsave(u32),
+    /// Leaf 0xD does not list x87 and SSE; carries the user mask.
+    NoLegacy(u64),
+}
+
+broken_rules!(CpuidError,
+    Self::NoLeafD(max) => ("cpuid-leaf-d", 0x201, max as u64, 0xd),
+    Self::NoXsave(ecx) => ("cpuid-xsave", 0x202, ecx as u64, 1 << 26),
+    Self::NoLegacy(mask) => ("cpuid-legacy", 0x203, mask, ComponentSet::LEGACY.bits()),
+);
+
+/// Members of the XSAVE family beyond XSAVE and XRSTOR (CPUID.(0xD,1):EAX).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instructions {
+    /// XSAVEOPT.
+    pub xsaveopt: bool,
+    /// XSAVEC and the compacted form of XRSTOR.
+    pub xsavec: bool,
+    /// XGETBV with ECX = 1.
+    pub xgetbv1: bool,
+    /// XSAVES, XRSTORS and IA32_XSS.
+    pub xsaves: bool,
+    /// IA32_XFD and IA32_XFD_ERR.
+    pub xfd: bool,
+}
+
+/// The instruction by which a host saves a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveInstruction {
+    /// Standard form.
+    Xsave,
+    /// Standard form, skips what did not change.
+    Xsaveopt,
+    /// Compacted form, user components.
+    Xsavec,
+    /// Compacted form, supervisor components too, skips what did not change.
+    Xsaves,
+}
+
+/// The form of a host's areas, which follows from its save instruction.
+pub type Format = Form;
+
+/// Never offered: trace and power states of the physical machine, and LWP,
+/// which no processor since family 17h has.
+const NEVER: ComponentSet = ComponentSet::from_bits_retain(
+    ComponentIndex::PT.bit()
+        | ComponentIndex::HDC.bit()
+        | ComponentIndex::HWP.bit()
+        | ComponentIndex::LWP.bit(),
+);
+
+/// Offered only where the host says that it can: PASID needs PASID
+/// translation, UINTR needs IPI virtualization (SENDUIPI sends physical
+/// interrupts).
+const BY_PERMISSION: ComponentSet =
+    ComponentSet::from_bits_retain(ComponentIndex::PASID.bit() | ComponentIndex::UINTR.bit());
+
+/// What a machine has of extended state, and what of it is offered to guests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostXstate {
+    /// What adds up and survived its round trip.
+    sound: ComponentSet,
+    /// What of [`BY_PERMISSION`] may be offered.
+    permitted: ComponentSet,
+    offered: ComponentSet,
+    geometry: Geometry,
+    instructions: Instructions,
+    mxcsr_mask: u32,
+    linear_address_bits: u8,
+    leaks_fp_pointers: bool,
+}
+
+impl HostXstate {
+    /// Reads a machine. `mxcsr_mask` is bytes 28–31 of an FXSAVE image taken
+    /// on it (CPUID does not tell it); 0 there means 0xffbf.
+    ///
+    /// # Errors
+    /// The machine has no usable XSAVE at all.
+    pub fn read(
+        cpuid: &impl Fn(u32, u32) -> CpuidResult,
+        mxcsr_mask: u32,
+    ) -> Result<Self, CpuidError> {
+        let vendor = cpuid(0, 0);
+        if vendor.eax < 0xd {
+            return Err(CpuidError::NoLeafD(vendor.eax));
+        }
+        let features = cpuid(1, 0);
+        if features.ecx & 1 << 26 == 0 {
+            return Err(CpuidError::NoXsave(features.ecx));
+        }
+        let user_leaf = cpuid(0xd, 0);
+        let user = u64::from(user_leaf.edx) << 32 | u64::from(user_leaf.eax);
+        let user = ComponentSet::from_bits_retain(user);
+        if !user.contains(ComponentSet::LEGACY) {
+            return Err(CpuidError::NoLegacy(user.bits()));
+        }
+        let second = cpuid(0xd, 1);
+        let has = |bit: u32| second.eax & 1 << bit != 0;
+        let instructions = Instructions {
+            xsaveopt: has(0),
+            // XSAVES without XSAVEC is no machine: the one includes the other.
+            xsavec: has(1) || has(3),
+            xgetbv1: has(2),
+            xsaves: has(3),
+            xfd: has(4),
+        };
+        let supervisor = if instructions.xsaves {
+            u64::from(second.edx) << 32 | u64::from(second.ecx)
+        } else {
+            0
+        };
+        let supervisor = ComponentSet::from_bits_retain(supervisor).difference(user);
+
+        let mut sound = ComponentSet::LEGACY;
+        let mut geometry = Geometry::new();
+        for index in user.union(supervisor).difference(ComponentSet::LEGACY) {
+            let leaf = cpuid(0xd, index.get().into());
+            let facts = ComponentFacts {
+                size_bytes: leaf.eax,
+                standard_offset: if leaf.ecx & 1 == 0 { leaf.ebx } else { 0 },
+                supervisor: leaf.ecx & 1 != 0,
+                aligned64: leaf.ecx & 2 != 0,
+                xfd: instructions.xfd && leaf.ecx & 4 != 0,
+            };
+            let listed_as_it_says = facts.supervisor == supervisor.has(index);
+            let large_enough = index
+                .payload_bytes()
+                .is_some_and(|payload| facts.size_bytes as usize >= payload);
+            // A component that we do not understand keeps its place in the
+            // geometry: others' offsets in its company must be right.
+            if listed_as_it_says && geometry.insert(index, facts).is_ok() && large_enough {
+                sound.insert(ComponentSet::only(index));
+            }
+        }
+        let pku = cpuid(7, 0).ecx & 1 << 3 != 0;
+        if !pku {
+            sound.remove(ComponentSet::only(ComponentIndex::PKRU));
+        }
+        let sound = sound.difference(NEVER);
+
+        let extended = cpuid(0x8000_0000, 0).eax >= 0x8000_0008;
+        let sizes = if extended {
+            cpuid(0x8000_0008, 0)
+        } else {
+            CpuidResult::default()
+        };
+        let linear_address_bits = match (sizes.eax >> 8) & 0xff {
+            bits @ 48..=57 => bits as u8,
+            _ => 48,
+        };
+        // "AuthenticAMD" and "HygonGenuine" by their EBX. CPUID
+        // Fn8000_0008_EBX[RstrFpErrPtrs]: the leak of XSA-52 was mended.
+        let amd = matches!(vendor.ebx, 0x6874_7541 | 0x6f67_7948);
+        let mut host = Self {
+            sound,
+            permitted: ComponentSet::EMPTY,
+            offered: ComponentSet::EMPTY,
+            geometry,
+            instructions,
+            mxcsr_mask: if mxcsr_mask == 0 { 0xffbf } else { mxcsr_mask },
+            linear_address_bits,
+            leaks_fp_pointers: amd && sizes.ebx & 1 << 2 == 0,
+        };
+        host.settle();
+        Ok(host)
+    }
+
+    /// Offers components that need a permission besides CPUID's word (PASID,
+    /// UINTR), where the machine has them.
+    pub fn permit(&mut self, components: ComponentSet) {
+        self.permitted.insert(components);
+        self.settle();
+    }
+
+    /// Leaves components out of what is offered, and with them what cannot be
+    /// enabled without them: for one that does not survive its own round trip.
+    /// x87 and SSE stay.
+    pub fn restrict(&mut self, components: ComponentSet) {
+        self.sound
+            .remove(components.difference(ComponentSet::LEGACY));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let held_back = BY_PERMISSION.difference(self.permitted);
+        self.offered = self.sound.difference(held_back).whole_groups();
+    }
+
+    /// User components offered: the host's own XCR0.
+    pub const fn user(&self) -> ComponentSet {
+        self.offered.difference(self.geometry.supervisor())
+    }
+
+    /// Supervisor components offered: the host's own IA32_XSS.
+    pub const fn supervisor(&self) -> ComponentSet {
+        self.offered.intersection(self.geometry.supervisor())
+    }
+
+    /// All that is offered.
+    pub const fn offered(&self) -> ComponentSet {
+        self.offered
+    }
+
+    /// The machine's layout, of all that it lists, offered or not.
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The members of the XSAVE family that it has.
+    pub const fn instructions(&self) -> Instructions {
+        self.instructions
+    }
+
+    /// The form of areas on this host.
+    pub const fn format(&self) -> Format {
+        match self.save_instruction() {
+            SaveInstruction::Xsave | SaveInstruction::Xsaveopt => Form::Standard,
+            SaveInstruction::Xsavec | SaveInstruction::Xsaves => Form::Compacted,
+        }
+    }
+
+    /// The best save instruction: XSAVES where it is, else XSAVEC, else
+    /// XSAVEOPT, else XSAVE.
+    pub const fn save_instruction(&self) -> SaveInstruction {
+        if self.instructions.xsaves {
+            SaveInstruction::Xsaves
+        } else if self.instructions.xsavec {
+            SaveInstruction::Xsavec
+        } else if self.instructions.xsaveopt {
+            SaveInstruction::Xsaveopt
+        } else {
+            SaveInstruction::Xsave
+        }
+    }
+
+    /// Bits of MXCSR that can be set without #GP (AMD's bit 17 faults on Intel).
+    pub const fn mxcsr_mask(&self) -> u32 {
+        self.mxcsr_mask
+    }
+
+    /// Width of linear addresses, 48 to 57 bits: what "canonical" means here.
+    pub const fn linear_address_bits(&self) -> u8 {
+        self.linear_address_bits
+    }
+
+    /// Whether XRSTOR leaves FIP, FDP and FOP of the last owner where no x87
+    /// exception is pending (XSA-52).
+    pub const fn leaks_fp_pointers(&self) -> bool {
+        self.leaks_fp_pointers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Machine, bochs_sapphire_rapids, geometry, qemu_max, supervisor, user};
+
+    #[test]
+    fn qemu_max_offers_what_it_has_in_the_standard_form() {
+        let machine = Machine {
+            geometry: qemu_max(),
+            instructions: 0x5,
+        };
+        let host = HostXstate::read(&|l, s| machine.cpuid(l, s), 0).unwrap();
+        assert_eq!(host.user().bits(), 0x21f);
+        assert!(host.supervisor().is_empty());
+        assert_eq!(host.save_instruction(), SaveInstruction::Xsaveopt);
+        assert_eq!(host.format(), Form::Standard);
+        assert_eq!(host.geometry(), &machine.geometry);
+        assert_eq!(host.mxcsr_mask(), 0xffbf);
+    }
+
+    #[test]
+    fn uintr_waits_for_permission() {
+        let machine = Machine {
+            geometry: bochs_sapphire_rapids(),
+            instructions: 0xf,
+        };
+        let mut host = HostXstate::read(&|l, s| machine.cpuid(l, s), 0xffff).unwrap();
+        assert_eq!(host.supervisor().bits(), 0x1800);
+        assert_eq!(host.user().bits(), 0x6_02e7);
+        assert_eq!(host.save_instruction(), SaveInstruction::Xsaves);
+        host.permit(ComponentSet::ALL);
+        assert_eq!(host.supervisor().bits(), 0x5800);
+    }
+
+    #[test]
+    fn what_fails_its_round_trip_takes_its_group_along() {
+        let mut host = crate::testing::host(bochs_sapphire_rapids(), 0xf);
+        host.restrict(ComponentSet::only(ComponentIndex::TILEDATA));
+        assert_eq!(host.user().bits(), 0x2e7);
+        host.restrict(ComponentSet::LEGACY);
+        assert_eq!(host.user().bits(), 0x2e7);
+        host.restrict(ComponentSet::only(ComponentIndex::AVX));
+        assert_eq!(host.user().bits(), 0x203);
+    }
+
+    #[test]
+    fn odd_machines_lose_only_what_is_odd() {
+        let machine = Machine {
+            geometry: geometry(&[
+                (2, user(256, 576)),
+                (8, supervisor(128)),
+                (9, user(8, 2688)),
+                (30, user(64, 4096)),
+            ]),
+            instructions: 0xb,
+        };
+        // PKRU listed, PKU not; component 30 unknown; PT never offered;
+        // XSAVES without XGETBV1.
+        let cpuid = |leaf, subleaf| match (leaf, subleaf) {
+            (7, 0) => CpuidResult::default(),
+            _ => machine.cpuid(leaf, subleaf),
+        };
+        let host = HostXstate::read(&cpuid, 0xffff).unwrap();
+        assert_eq!(host.offered().bits(), 0x7);
+        assert_eq!(host.geometry(), &machine.geometry);
+        assert!(!host.instructions().xgetbv1);
+        // AVX claims fewer bytes than it has: it is not offered.
+        let short = |leaf, subleaf| match (leaf, subleaf) {
+            (0xd, 2) => CpuidResult {
+                eax: 128,
+                ..machine.cpuid(0xd, 2)
+            },
+            _ => machine.cpuid(leaf, subleaf),
+        };
+        let host = HostXstate::read(&short, 0xffff).unwrap();
+        assert_eq!(host.offered().bits(), 0x203);
+    }
+
+    /// CET components described, but XSS = 0: they cannot be enabled.
+    #[test]
+    fn cet_described_without_supervisor_mask() {
+        let machine = Machine {
+            geometry: bochs_sapphire_rapids(),
+            instructions: 0xf,
+        };
+        let cpuid = |leaf, subleaf| {
+            let mut r = machine.cpuid(leaf, subleaf);
+            if (leaf, subleaf) == (0xd, 1) {
+                (r.ecx, r.edx) = (0, 0);
+            }
+            r
+        };
+        let host = HostXstate::read(&cpuid, 0xffff).unwrap();
+        assert!(host.supervisor().is_empty());
+        assert!(!host.geometry().known().has(ComponentIndex::CET_U));
+    }
+
+    #[test]
+    fn machines_without_xsave_are_refused_by_name() {
+        let machine = Machine {
+            geometry: qemu_max(),
+            instructions: 0,
+        };
+        let without = |missing: u32| {
+            HostXstate::read(
+                &|leaf, subleaf| {
+                    if leaf == missing {
+                        CpuidResult::default()
+                    } else {
+                        machine.cpuid(leaf, subleaf)
+                    }
+                },
+                0,
+            )
+        };
+        assert_eq!(without(0), Err(CpuidError::NoLeafD(0)));
+        assert_eq!(without(1), Err(CpuidError::NoXsave(0)));
+        let error = without(0xd).unwrap_err();
+        assert_eq!(error, CpuidError::NoLegacy(0));
+        assert_eq!(error.to_string(), "cpuid-legacy: seen 0x0, allowed 0x3");
+    }
+
+    /// XSA-52: the leak is AMD's, and newer ones say that they have it not.
+    #[test]
+    fn xsa_52_fip_leak_is_read_from_cpuid() {
+        let machine = Machine {
+            geometry: qemu_max(),
+            instructions: 1,
+        };
+        let read = |mended: u32| {
+            let cpuid = |leaf, subleaf| {
+                let mut r = machine.cpuid(leaf, subleaf);
+                match leaf {
+                    0 => r.ebx = u32::from_le_bytes(*b"Auth"),
+                    0x8000_0008 => r.ebx = mended << 2,
+                    _ => {}
+                }
+                r
+            };
+            HostXstate::read(&cpuid, 0).unwrap().leaks_fp_pointers()
+        };
+        assert!(read(0));
+        assert!(!read(1));
+        assert!(!machine.host().leaks_fp_pointers());
+    }
+}

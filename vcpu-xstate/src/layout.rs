@@ -1,0 +1,362 @@
+//! Where each component lies in an image: the one iterator that sizing, saving, converting and validating share.
+//!
+//! Invariants of a [`Geometry`], whoever gave it (CPUID or a stranger's
+//! directory); the constructor refuses what would break one:
+//!
+//! 1. Facts stand only at components 2 to 62. x87 and SSE live in the legacy
+//!    region, whose layout is the architecture's and not a machine's.
+//! 2. A size is 1 byte to 64 KiB; a user component of the standard form
+//!    starts at 576 or above and ends at 1 MiB or below. So no sum of offsets
+//!    and sizes overflows, on any `usize` of 32 bits or more.
+//! 3. No two user components overlap in the standard form.
+//! 4. A supervisor component has no place in the standard form: its offset is 0.
+//!
+//! Nothing follows about order: AMD put PKRU where LWP had been and APX sits
+//! below components of lower number, so the end of an image is the largest
+//! `offset + size`, never the topmost bit's.
+//!
+//! SDM Vol. 1, 13.4 XSAVE Area; 13.4.3 Extended Region of an XSAVE Area.
+
+use core::fmt;
+
+use crate::component::{COMPONENTS, ComponentIndex, ComponentSet, Components};
+use crate::error::broken_rules;
+
+/// Bytes of the legacy region.
+pub const LEGACY_BYTES: usize = 512;
+/// Bytes of legacy region and header: the least that an image can have.
+pub const MIN_IMAGE_BYTES: usize = 576;
+/// Largest size that a component may claim, in bytes.
+pub const MAX_COMPONENT_BYTES: u32 = 64 << 10;
+/// Largest end that a component may claim in the standard form, in bytes.
+pub const MAX_STANDARD_END_BYTES: u32 = 1 << 20;
+
+const MIN_IMAGE: u32 = MIN_IMAGE_BYTES as u32;
+
+/// What CPUID leaf 0xD says of one component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComponentFacts {
+    /// Size in both forms, in bytes (EAX).
+    pub size_bytes: u32,
+    /// Offset in the standard form, in bytes; 0 for supervisor components (EBX).
+    pub standard_offset: u32,
+    /// Enabled by IA32_XSS rather than XCR0 (ECX bit 0).
+    pub supervisor: bool,
+    /// Starts at a multiple of 64 bytes in the compacted form (ECX bit 1).
+    pub aligned64: bool,
+    /// Can be disabled by IA32_XFD (ECX bit 2).
+    pub xfd: bool,
+}
+
+/// The two forms of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Fixed offsets; user components only (XSAVE, XSAVEOPT).
+    Standard,
+    /// Packed by XCOMP_BV (XSAVEC, XSAVES).
+    Compacted,
+}
+
+/// Where one component lies in one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Which component.
+    pub component: ComponentIndex,
+    /// Offset from the start of the image, in bytes.
+    pub offset_bytes: usize,
+    /// Its size, in bytes.
+    pub size_bytes: usize,
+}
+
+impl Placement {
+    /// The bytes of the image that it takes.
+    pub const fn range(self) -> core::ops::Range<usize> {
+        self.offset_bytes..self.offset_bytes + self.size_bytes
+    }
+}
+
+/// The layout facts of a machine, or of a blob's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    facts: [Option<ComponentFacts>; COMPONENTS],
+    known: ComponentSet,
+    xfd: ComponentSet,
+    supervisor: ComponentSet,
+}
+
+/// Why facts cannot be part of a geometry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeometryError {
+    /// x87 and SSE have no facts: their layout is the architecture's.
+    Legacy(ComponentIndex),
+    /// The component has facts already.
+    Twice(ComponentIndex),
+    /// Size 0 or above [`MAX_COMPONENT_BYTES`].
+    Size(ComponentIndex, u32),
+    /// A user component that starts within legacy region or header.
+    Start(ComponentIndex, u32),
+    /// A user component that ends above [`MAX_STANDARD_END_BYTES`].
+    End(ComponentIndex, u64),
+    /// A supervisor component with an offset in the standard form.
+    SupervisorOffset(ComponentIndex, u32),
+    /// Two user components share bytes of the standard form.
+    Overlap(ComponentIndex, ComponentIndex),
+}
+
+broken_rules!(GeometryError,
+    Self::Legacy(c) => ("layout-legacy", 0x101, c.get() as u64, 2),
+    Self::Twice(c) => ("layout-twice", 0x102, c.get() as u64, 1),
+    Self::Size(_, size) => ("layout-size", 0x103, size as u64, MAX_COMPONENT_BYTES as u64),
+    Self::Start(_, offset) => ("layout-start", 0x104, offset as u64, MIN_IMAGE as u64),
+    Self::End(_, end) => ("layout-end", 0x105, end, MAX_STANDARD_END_BYTES as u64),
+    Self::SupervisorOffset(_, offset) => ("layout-supervisor-offset", 0x106, offset as u64, 0),
+    Self::Overlap(a, b) => ("layout-overlap", 0x107, a.get() as u64, b.get() as u64),
+);
+
+impl Default for Geometry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Geometry {
+    /// A geometry of x87 and SSE alone.
+    pub const fn new() -> Self {
+        Self {
+            facts: [None; COMPONENTS],
+            known: ComponentSet::LEGACY,
+            xfd: ComponentSet::EMPTY,
+            supervisor: ComponentSet::EMPTY,
+        }
+    }
+
+    /// Adds what is known of one component, once.
+    pub fn insert(
+        &mut self,
+        component: ComponentIndex,
+        facts: ComponentFacts,
+    ) -> Result<(), GeometryError> {
+        use GeometryError as E;
+        if ComponentSet::LEGACY.has(component) {
+            return Err(E::Legacy(component));
+        }
+        let ComponentFacts {
+            size_bytes: size,
+            standard_offset: offset,
+            ..
+        } = facts;
+        if size == 0 || size > MAX_COMPONENT_BYTES {
+            return Err(E::Size(component, size));
+        }
+        if facts.supervisor {
+            if offset != 0 {
+                return Err(E::SupervisorOffset(component, offset));
+            }
+        } else {
+            if offset < MIN_IMAGE {
+                return Err(E::Start(component, offset));
+            }
+            let end = u64::from(offset) + u64::from(size);
+            if end > u64::from(MAX_STANDARD_END_BYTES) {
+                return Err(E::End(component, end));
+            }
+            let here = offset..offset + size;
+            for other in self.placements(Form::Standard, self.known) {
+                let there = other.range();
+                if (here.start as usize) < there.end && there.start < here.end as usize {
+                    return Err(E::Overlap(component, other.component));
+                }
+            }
+        }
+        let slot = &mut self.facts[usize::from(component.get())];
+        if slot.is_some() {
+            return Err(E::Twice(component));
+        }
+        *slot = Some(facts);
+        let only = ComponentSet::only(component);
+        self.known.insert(only);
+        if facts.xfd {
+            self.xfd.insert(only);
+        }
+        if facts.supervisor {
+            self.supervisor.insert(only);
+        }
+        Ok(())
+    }
+
+    /// The facts of a component of the extended region.
+    pub fn get(&self, component: ComponentIndex) -> Option<&ComponentFacts> {
+        self.facts[usize::from(component.get())].as_ref()
+    }
+
+    /// The components that have a layout here; x87 and SSE always do.
+    pub const fn known(&self) -> ComponentSet {
+        self.known
+    }
+
+    /// The components that IA32_XFD can disable.
+    pub const fn xfd_capable(&self) -> ComponentSet {
+        self.xfd
+    }
+
+    /// The supervisor components.
+    pub const fn supervisor(&self) -> ComponentSet {
+        self.supervisor
+    }
+
+    /// Where the components of `mask` lie, ascending by number, from number 2.
+    ///
+    /// `mask` is RFBM in the standard form and XCOMP_BV (bit 63 or not) in the
+    /// compacted one. What has no place is left out: components that are not
+    /// [`known`](Self::known), and supervisor components in the standard form.
+    pub fn placements(&self, form: Form, mask: ComponentSet) -> Placements<'_> {
+        let mut placed = mask
+            .intersection(self.known)
+            .difference(ComponentSet::LEGACY);
+        if form == Form::Standard {
+            placed.remove(self.supervisor);
+        }
+        Placements {
+            geometry: self,
+            form,
+            remaining: placed.iter(),
+            next_bytes: MIN_IMAGE_BYTES,
+        }
+    }
+
+    /// Bytes of an image that holds `mask`; 576 at least.
+    pub fn image_size(&self, form: Form, mask: ComponentSet) -> usize {
+        self.placements(form, mask)
+            .map(|placement| placement.range().end)
+            .fold(MIN_IMAGE_BYTES, usize::max)
+    }
+
+    /// The first component of `mask` whose facts are not the same on the other
+    /// side, `other` being "there" and `self` "here".
+    ///
+    /// The standard layout is guest ABI: a guest's own images and its cached
+    /// leaf 0xD use the hardware's offsets, so a domain may move only between
+    /// machines for which this is `None` over its policy.
+    pub fn first_difference(&self, other: &Self, mask: ComponentSet) -> Option<LayoutDifference> {
+        mask.difference(ComponentSet::LEGACY)
+            .iter()
+            .find(|component| self.get(*component) != other.get(*component))
+            .map(|component| LayoutDifference {
+                component,
+                there: other.get(component).copied(),
+                here: self.get(component).copied(),
+            })
+    }
+}
+
+/// Iterator over the places of an image's components.
+#[derive(Clone, Debug)]
+pub struct Placements<'a> {
+    geometry: &'a Geometry,
+    form: Form,
+    remaining: Components,
+    next_bytes: usize,
+}
+
+impl Iterator for Placements<'_> {
+    type Item = Placement;
+
+    fn next(&mut self) -> Option<Placement> {
+        // `placements` left only components that are known.
+        let component = self.remaining.next()?;
+        let facts = self.geometry.get(component)?;
+        let size_bytes = facts.size_bytes as usize;
+        let offset_bytes = match self.form {
+            Form::Standard => facts.standard_offset as usize,
+            Form::Compacted if facts.aligned64 => self.next_bytes.next_multiple_of(64),
+            Form::Compacted => self.next_bytes,
+        };
+        self.next_bytes = offset_bytes + size_bytes;
+        Some(Placement {
+            component,
+            offset_bytes,
+            size_bytes,
+        })
+    }
+}
+
+/// How one component differs between two machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayoutDifference {
+    /// The component that differs.
+    pub component: ComponentIndex,
+    /// Its facts on the other machine, `None` where it is missing.
+    pub there: Option<ComponentFacts>,
+    /// Its facts on this machine.
+    pub here: Option<ComponentFacts>,
+}
+
+impl LayoutDifference {
+    /// The first property that differs: its name and its value there and here.
+    pub fn values(&self) -> (&'static str, u64, u64) {
+        let (there, here) = match (self.there, self.here) {
+            (Some(there), Some(here)) => (there, here),
+            (there, here) => {
+                let size = |facts: Option<ComponentFacts>| {
+                    facts.map_or(0, |facts| u64::from(facts.size_bytes))
+                };
+                return ("presence", size(there), size(here));
+            }
+        };
+        if there.supervisor != here.supervisor {
+            (
+                "supervisor",
+                there.supervisor.into(),
+                here.supervisor.into(),
+            )
+        } else if there.size_bytes != here.size_bytes {
+            ("size", there.size_bytes.into(), here.size_bytes.into())
+        } else if there.standard_offset != here.standard_offset {
+            (
+                "offset",
+                there.standard_offset.into(),
+                here.standard_offset.into(),
+            )
+        } else if there.aligned64 != here.aligned64 {
+            ("alignment", there.aligned64.into(), here.aligned64.into())
+        } else {
+            ("xfd", there.xfd.into(), here.xfd.into())
+        }
+    }
+}
+
+impl fmt::Display for LayoutDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let component = self.component;
+        let (what, there, here) = self.values();
+        let not = |bit: u64| if bit == 0 { "not " } else { "" };
+        match what {
+            "presence" if self.here.is_none() => write!(f, "{component} missing here"),
+            "presence" => write!(f, "{component} missing there"),
+            "size" => write!(f, "{component} {there} bytes there, {here} bytes here"),
+            "offset" => write!(f, "{component} at {there} there, {here} here"),
+            "supervisor" => write!(
+                f,
+                "{component} {}supervisor state there, {}here",
+                not(there),
+                not(here)
+            ),
+            "alignment" => write!(
+                f,
+                "{component} {}aligned to 64 there, {}here",
+                not(there),
+                not(here)
+            ),
+            _ => write!(
+                f,
+                "{component} {}under xfd there, {}here",
+                not(there),
+                not(here)
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

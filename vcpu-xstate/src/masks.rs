@@ -1,0 +1,145 @@
+//! The three masks of a vCPU as pure functions: `policy` ⊇ `area` ⊇ `accum`.
+//!
+//! - *policy*: what may ever be used.
+//! - *accum*: what may hold state by now. It starts with what a guest can use
+//!   without asking and grows with what it enables.
+//! - *area*: what the buffer has room for: `accum` and everything eager.
+//!
+//! AVX-512 and AMX are large and rarely used, so they are *deferred*: they get
+//! room when first enabled. A component under IA32_XFD waits longer still:
+//! until its first use, which the hypervisor catches by arming XFD.
+
+use crate::component::{ComponentIndex, ComponentSet};
+
+/// What a vCPU may use of extended state, by its CPUID policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XstatePolicy {
+    /// Components that may ever be used; x87 and SSE always.
+    pub mask: ComponentSet,
+    /// Components of `mask` that get room when first enabled. For a supervisor
+    /// component this means that the hypervisor intercepts its MSRs.
+    pub deferred: ComponentSet,
+    /// Whether the guest has XSAVE at all. Without it, it still has x87 and
+    /// SSE: a 576-byte image.
+    pub xsave: bool,
+}
+
+/// What a guest can use without XCR0: x87 and SSE need CR4 only, PKRU is read
+/// and written by RDPKRU and WRPKRU whatever XCR0 says.
+const WITHOUT_ASKING: ComponentSet =
+    ComponentSet::from_bits_retain(0x3 | ComponentIndex::PKRU.bit());
+
+impl XstatePolicy {
+    /// A policy over `mask`; `deferred` names what is deferred besides AVX-512
+    /// and AMX. x87 and SSE are added, bit 63 is dropped, and nothing that a
+    /// guest can use without asking is deferred.
+    pub const fn new(mask: ComponentSet, deferred: ComponentSet) -> Self {
+        let mask = mask
+            .union(ComponentSet::LEGACY)
+            .intersection(ComponentSet::ALL);
+        Self {
+            mask,
+            deferred: deferred
+                .union(ComponentSet::AVX512)
+                .union(ComponentSet::AMX)
+                .intersection(mask)
+                .difference(WITHOUT_ASKING),
+            xsave: true,
+        }
+    }
+
+    /// The policy of a guest that has no XSAVE: x87 and SSE.
+    pub const fn without_xsave() -> Self {
+        Self {
+            mask: ComponentSet::LEGACY,
+            deferred: ComponentSet::EMPTY,
+            xsave: false,
+        }
+    }
+
+    /// Components that have room from the start.
+    pub const fn eager(&self) -> ComponentSet {
+        self.mask
+            .difference(self.deferred)
+            .union(ComponentSet::LEGACY)
+    }
+
+    /// Components that may hold state although nothing was ever enabled: x87,
+    /// SSE, PKRU, and the supervisor components whose MSRs the guest can write
+    /// whatever IA32_XSS says.
+    pub const fn initial_accum(&self, supervisor: ComponentSet) -> ComponentSet {
+        self.mask
+            .difference(self.deferred)
+            .intersection(supervisor.union(WITHOUT_ASKING))
+            .union(ComponentSet::LEGACY)
+    }
+
+    /// What the buffer must have room for.
+    pub const fn area(&self, accum: ComponentSet) -> ComponentSet {
+        self.eager().union(accum)
+    }
+}
+
+/// Of what is `enabled` (XCR0 | XSS), the part that needs room now: all but
+/// what an XFD armed by the hypervisor can hold back until its first use.
+pub const fn needs_room(enabled: ComponentSet, armable: ComponentSet) -> ComponentSet {
+    enabled.difference(armable)
+}
+
+/// The components for which XFD has to be armed: enabled, able to be held
+/// back, and without room.
+pub const fn armed(
+    enabled: ComponentSet,
+    armable: ComponentSet,
+    accum: ComponentSet,
+) -> ComponentSet {
+    enabled.intersection(armable).difference(accum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(bits: u64) -> ComponentSet {
+        ComponentSet::from_bits_retain(bits)
+    }
+
+    #[test]
+    fn masks_nest_at_the_start() {
+        // (policy, also deferred, supervisor) -> (area, accum)
+        let table = [
+            (0x3, 0, 0, 0x3, 0x3),
+            (0, 0, 0, 0x3, 0x3),
+            (0x21f, 0, 0, 0x21f, 0x203),
+            (0x2e7, 0, 0, 0x207, 0x203),
+            (0x6_02e7, 0, 0, 0x207, 0x203),
+            (0x207, 0x4, 0, 0x203, 0x203),
+            (0x207, 0x203, 0, 0x207, 0x203),
+            (0x1a07, 0, 0x1800, 0x1a07, 0x1a03),
+            (0x1a07, 0x1800, 0x1800, 0x207, 0x203),
+        ];
+        for (mask, deferred, supervisor, area, accum) in table {
+            let policy = XstatePolicy::new(set(mask), set(deferred));
+            let start = policy.initial_accum(set(supervisor));
+            assert_eq!(start.bits(), accum, "accum of {mask:#x}");
+            assert_eq!(policy.area(start).bits(), area, "area of {mask:#x}");
+            assert!(policy.mask.contains(policy.area(start)));
+        }
+    }
+
+    #[test]
+    fn armed_is_what_is_enabled_without_room() {
+        let xfd = set(1 << 18);
+        assert_eq!(needs_room(set(0x6_0007), xfd).bits(), 0x2_0007);
+        assert_eq!(armed(set(0x6_0007), xfd, set(0x2_0007)).bits(), 1 << 18);
+        assert!(armed(set(0x6_0007), xfd, set(0x6_0007)).is_empty());
+        assert!(armed(set(0x7), xfd, set(0x7)).is_empty());
+    }
+
+    /// Linux a1020a25e6: x87 and SSE are state without XSAVE too.
+    #[test]
+    fn fp_dropped_where_xsave_is_hidden() {
+        let policy = XstatePolicy::without_xsave();
+        assert_eq!(policy.area(policy.initial_accum(set(0))).bits(), 0x3);
+    }
+}

@@ -1,0 +1,156 @@
+//! Machines and generators that the tests of several modules share.
+
+use proptest::prelude::*;
+
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::cpuid::{CpuidResult, HostXstate};
+use crate::layout::{ComponentFacts, Geometry};
+
+/// Facts of a plain user component.
+pub fn user(size_bytes: u32, standard_offset: u32) -> ComponentFacts {
+    ComponentFacts {
+        size_bytes,
+        standard_offset,
+        supervisor: false,
+        aligned64: false,
+        xfd: false,
+    }
+}
+
+/// Facts of a plain supervisor component.
+pub fn supervisor(size_bytes: u32) -> ComponentFacts {
+    ComponentFacts {
+        supervisor: true,
+        ..user(size_bytes, 0)
+    }
+}
+
+/// The geometry of these facts.
+pub fn geometry(facts: &[(u8, ComponentFacts)]) -> Geometry {
+    let mut geometry = Geometry::new();
+    for (index, facts) in facts {
+        geometry
+            .insert(ComponentIndex::new(*index).unwrap(), *facts)
+            .unwrap();
+    }
+    geometry
+}
+
+/// QEMU 10 `-cpu max` (measured).
+pub fn qemu_max() -> Geometry {
+    geometry(&[
+        (2, user(256, 576)),
+        (3, user(64, 960)),
+        (4, user(64, 1024)),
+        (9, user(8, 2688)),
+    ])
+}
+
+/// Bochs 3 `sapphire_rapids`: AVX-512, PKRU, AMX, CET, UINTR.
+pub fn bochs_sapphire_rapids() -> Geometry {
+    geometry(&[
+        (2, user(256, 576)),
+        (5, user(64, 1088)),
+        (6, user(512, 1152)),
+        (7, user(1024, 1664)),
+        (9, user(8, 2688)),
+        (11, supervisor(16)),
+        (12, supervisor(24)),
+        (14, supervisor(48)),
+        (
+            17,
+            ComponentFacts {
+                aligned64: true,
+                ..user(64, 2752)
+            },
+        ),
+        (
+            18,
+            ComponentFacts {
+                aligned64: true,
+                xfd: true,
+                ..user(8192, 2816)
+            },
+        ),
+    ])
+}
+
+/// What leaf 0xD and its neighbours say of a machine of this geometry.
+pub struct Machine {
+    pub geometry: Geometry,
+    /// CPUID.(0xD,1):EAX.
+    pub instructions: u32,
+}
+
+impl Machine {
+    /// Answers as the machine's CPUID would.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        let known = self.geometry.known();
+        let user = known.difference(self.geometry.supervisor()).bits();
+        let supervisor = self.geometry.supervisor().bits();
+        let mut r = CpuidResult::default();
+        match (leaf, subleaf) {
+            (0, _) => r.eax = 0xd,
+            (1, _) => r.ecx = 1 << 26,
+            (7, 0) => r.ecx = u32::from(known.has(ComponentIndex::PKRU)) << 3,
+            (0xd, 0) => (r.eax, r.edx) = (user as u32, (user >> 32) as u32),
+            (0xd, 1) => {
+                r.eax = self.instructions;
+                (r.ecx, r.edx) = (supervisor as u32, (supervisor >> 32) as u32);
+            }
+            (0xd, i) => {
+                let facts = u8::try_from(i)
+                    .ok()
+                    .and_then(ComponentIndex::new)
+                    .and_then(|index| self.geometry.get(index));
+                if let Some(facts) = facts {
+                    (r.eax, r.ebx) = (facts.size_bytes, facts.standard_offset);
+                    r.ecx = u32::from(facts.supervisor)
+                        | u32::from(facts.aligned64) << 1
+                        | u32::from(facts.xfd) << 2;
+                }
+            }
+            (0x8000_0000, _) => r.eax = 0x8000_0008,
+            (0x8000_0008, _) => r.eax = 48 << 8 | 40,
+            _ => {}
+        }
+        r
+    }
+
+    /// The machine as the crate reads it, with everything it can offer.
+    pub fn host(&self) -> HostXstate {
+        let mut host = HostXstate::read(&|l, s| self.cpuid(l, s), 0xffff).unwrap();
+        host.permit(ComponentSet::ALL);
+        host
+    }
+}
+
+/// A host of this geometry with these instructions (CPUID.(0xD,1):EAX).
+pub fn host(geometry: Geometry, instructions: u32) -> HostXstate {
+    Machine {
+        geometry,
+        instructions,
+    }
+    .host()
+}
+
+/// Any geometry that the constructor accepts: odd sizes, odd orders, gaps.
+pub fn any_geometry() -> impl Strategy<Value = Geometry> {
+    let facts = (2u8..63, 1u32..700, 0u32..9000, any::<[bool; 3]>());
+    proptest::collection::vec(facts, 0..24).prop_map(|all| {
+        let mut geometry = Geometry::new();
+        for (index, size_bytes, offset, [supervisor, aligned64, xfd]) in all {
+            let facts = ComponentFacts {
+                size_bytes,
+                standard_offset: if supervisor { 0 } else { offset },
+                supervisor,
+                aligned64,
+                xfd,
+            };
+            let index = ComponentIndex::new(index).unwrap();
+            // What the constructor refuses is left out, as a reader would.
+            let _ = geometry.insert(index, facts);
+        }
+        geometry
+    })
+}
