@@ -1,0 +1,132 @@
+//! Builds, runs and tests Xferry.
+
+mod build;
+mod console;
+mod image;
+mod qemu;
+mod run;
+mod setup;
+mod shell;
+mod tidy;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::build::Variant;
+use crate::qemu::MachineSpec;
+use crate::run::Link;
+use crate::workspace::Workspace;
+
+/// Builds, runs and tests Xferry. What a task needs and this machine lacks is
+/// installed first, where that is possible.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    /// Install nothing: name what is missing, and stop.
+    #[arg(long, global = true)]
+    no_install: bool,
+
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, booting and testing need.
+    Setup,
+    /// Build the hypervisor, its guests and the bootable image.
+    Build(BuildOptions),
+    /// Boot, with the toolstack's shell in this terminal.
+    Run(RunOptions),
+    /// Check the rules of this repository.
+    Tidy,
+}
+
+#[derive(Args)]
+struct BuildOptions {
+    /// Build the hypervisor whose import drops a component, for tests.
+    #[arg(long)]
+    import_fault: bool,
+
+    /// The hypervisor's command line.
+    #[arg(long, default_value = "")]
+    cmdline: String,
+}
+
+#[derive(Args)]
+struct RunOptions {
+    /// The machine: qemu, or qemu:CPUMODEL.
+    #[arg(long, default_value_t)]
+    machine: MachineSpec,
+
+    /// The hypervisor's command line.
+    #[arg(long, default_value = "")]
+    cmdline: String,
+
+    /// Lead the link (COM2) to whoever connects to this socket.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "link_connect")]
+    link_listen: Option<PathBuf>,
+
+    /// Lead the link (COM2) to the machine that listens on this socket.
+    #[arg(long, value_name = "SOCKET")]
+    link_connect: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let needs = |lints| {
+        setup::ensure(
+            &workspace,
+            setup::Options {
+                install: !cli.no_install,
+                lints,
+            },
+        )
+    };
+    match cli.task {
+        Task::Setup => {
+            needs(true)?;
+            eprintln!("Everything needed is here.");
+            Ok(())
+        }
+        Task::Build(options) => {
+            needs(false)?;
+            let variant = if options.import_fault {
+                Variant::ImportFault
+            } else {
+                Variant::Plain
+            };
+            let image = build::bootable(&workspace, variant, &options.cmdline)?;
+            println!("{}", workspace.short(&image));
+            Ok(())
+        }
+        Task::Run(options) => {
+            needs(false)?;
+            let image = build::bootable(&workspace, Variant::Plain, &options.cmdline)?;
+            let link = match (options.link_listen, options.link_connect) {
+                (Some(path), _) => Link::Listen(path),
+                (None, Some(path)) => Link::Connect(path),
+                (None, None) => Link::None,
+            };
+            run::run(&options.machine, &image, &link)
+        }
+        Task::Tidy => {
+            needs(false)?;
+            tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The linked hypervisor touches no vector or x87 register.
+//!
+//! While it runs, these registers hold a guest's state: an exit that returns to
+//! the same vCPU saves nothing. Compiling for `x86_64-unknown-none` should see
+//! to that; this looks at what the linker really put together.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, Register,
+};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind};
+
+use super::Finding;
+
+/// Instructions that move a guest's whole state or prepare for it.
+const STATE_INSTRUCTIONS: &[Mnemonic] = &[
+    Mnemonic::Xsave,
+    Mnemonic::Xsave64,
+    Mnemonic::Xsaveopt,
+    Mnemonic::Xsaveopt64,
+    Mnemonic::Xsavec,
+    Mnemonic::Xsavec64,
+    Mnemonic::Xsaves,
+    Mnemonic::Xsaves64,
+    Mnemonic::Xrstor,
+    Mnemonic::Xrstor64,
+    Mnemonic::Xrstors,
+    Mnemonic::Xrstors64,
+    Mnemonic::Fxsave,
+    Mnemonic::Fxsave64,
+    Mnemonic::Fxrstor,
+    Mnemonic::Fxrstor64,
+    Mnemonic::Fninit,
+    Mnemonic::Fnclex,
+    Mnemonic::Fnstsw,
+    Mnemonic::Ffree,
+    Mnemonic::Fild,
+    Mnemonic::Ldmxcsr,
+    Mnemonic::Stmxcsr,
+];
+
+/// The functions that may hold them, by a part of the symbol's mangled name.
+const STATE_FUNCTIONS: &[&str] = &["11vcpu_xstate2hw"];
+
+/// Checks every executable section of the program at `path`.
+pub fn check(path: &Path) -> Result<Vec<Finding>> {
+    let data = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let file = object::File::parse(&*data).with_context(|| format!("{} as ELF", path.display()))?;
+    let mut functions: Vec<(u64, &str)> = file
+        .symbols()
+        .filter(|symbol| {
+            matches!(
+                symbol.kind(),
+                SymbolKind::Text | SymbolKind::Label | SymbolKind::Unknown
+            )
+        })
+        .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
+        .filter(|(address, name)| *address != 0 && !name.is_empty())
+        .collect();
+    functions.sort_unstable();
+    functions.dedup_by_key(|(address, _)| *address);
+
+    let mut findings = Vec::new();
+    let mut executable = 0;
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else {
+            continue;
+        };
+        if sh_flags.0 & object::elf::SHF_EXECINSTR.0 == 0 {
+            continue;
+        }
+        executable += 1;
+        let code = section.data()?;
+        let start = section.address();
+        let end = start + code.len() as u64;
+        // Decoding starts anew at each function: padding or data before it
+        // cannot put it out of step.
+        let mut starts: Vec<(u64, &str)> = vec![(start, section.name().unwrap_or("?"))];
+        starts.extend(
+            functions
+                .iter()
+                .filter(|(address, _)| (start..end).contains(address)),
+        );
+        for (index, (from, name)) in starts.iter().enumerate() {
+            let to = starts.get(index + 1).map_or(end, |(next, _)| *next);
+            let body = usize::try_from(from - start)
+                .ok()
+                .zip(usize::try_from(to - start).ok())
+                .and_then(|(from, to)| code.get(from..to))
+                .unwrap_or_default();
+            findings.extend(check_function(name, body, *from));
+        }
+    }
+    if executable == 0 {
+        findings.push(Finding::new(
+            path.display().to_string(),
+            "has no executable section",
+        ));
+    }
+    Ok(findings)
+}
+
+fn check_function(name: &str, body: &[u8], address: u64) -> Vec<Finding> {
+    let state_allowed = STATE_FUNCTIONS.iter().any(|part| name.contains(part));
+    let mut info = InstructionInfoFactory::new();
+    let mut findings = Vec::new();
+    for instruction in &mut Decoder::with_ip(64, body, address, DecoderOptions::NONE) {
+        let what = if STATE_INSTRUCTIONS.contains(&instruction.mnemonic()) {
+            if state_allowed {
+                continue;
+            }
+            "moves extended state outside the functions that may"
+        } else if touches_state(&instruction, &mut info) {
+            "uses a register that holds a guest's extended state"
+        } else {
+            continue;
+        };
+        let place = format!("{name} at {:#x}", instruction.ip());
+        findings.push(Finding::new(
+            place,
+            format!("{:?} {what}", instruction.code()),
+        ));
+    }
+    findings
+}
+
+fn touches_state(instruction: &Instruction, info: &mut InstructionInfoFactory) -> bool {
+    if instruction.is_invalid() {
+        return false;
+    }
+    let old = [
+        CpuidFeature::FPU,
+        CpuidFeature::FPU287,
+        CpuidFeature::FPU287XL_ONLY,
+        CpuidFeature::FPU387,
+        CpuidFeature::FPU387SL_ONLY,
+        CpuidFeature::MMX,
+    ];
+    instruction
+        .cpuid_features()
+        .iter()
+        .any(|feature| old.contains(feature))
+        || info
+            .info(instruction)
+            .used_registers()
+            .iter()
+            .any(|used| holds_state(used.register()))
+}
+
+fn holds_state(register: Register) -> bool {
+    register.is_vector_register()
+        || register.is_st()
+        || register.is_mm()
+        || register.is_k()
+        || register.is_bnd()
+        || register.is_tmm()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HW: &str = "_ZN11vcpu_xstate2hw4save17h0123456789abcdefE";
+
+    fn findings(name: &str, body: &[u8]) -> usize {
+        check_function(name, body, 0x10_0000).len()
+    }
+
+    #[test]
+    fn registers_of_a_guest_are_refused_everywhere() {
+        for body in [
+            &[0x0f, 0x28, 0xc1][..],               // movaps xmm0, xmm1
+            &[0x0f, 0x11, 0x07],                   // movups [rdi], xmm0
+            &[0xc5, 0xfc, 0x77],                   // vzeroall
+            &[0x62, 0xf1, 0x7c, 0x48, 0x28, 0xc1], // vmovaps zmm0, zmm1
+            &[0xd9, 0xe8],                         // fld1
+            &[0x0f, 0x6f, 0xc1],                   // movq mm0, mm1
+            &[0x0f, 0x77],                         // emms
+            &[0xc5, 0xf8, 0x90, 0xc9],             // kmovw k1, k1
+        ] {
+            assert_eq!(findings("main", body), 1, "{body:x?}");
+            assert_eq!(findings(HW, body), 1, "{body:x?}");
+        }
+    }
+
+    #[test]
+    fn whole_state_instructions_stay_in_their_module() {
+        for body in [
+            &[0x48, 0x0f, 0xae, 0x27][..], // xsave64 [rdi]
+            &[0x48, 0x0f, 0xc7, 0x1f],     // xrstors64 [rdi]
+            &[0xdb, 0xe3],                 // fninit
+            &[0x0f, 0xae, 0x17],           // ldmxcsr [rdi]
+        ] {
+            assert_eq!(findings("main", body), 1, "{body:x?}");
+            assert_eq!(findings(HW, body), 0, "{body:x?}");
+        }
+    }
+
+    #[test]
+    fn ordinary_code_passes() {
+        // push rbp; mov rbp, rsp; xsetbv; rdtsc; vmrun rax; sfence; mfence; pause; ret
+        let body = [
+            0x55, 0x48, 0x89, 0xe5, 0x0f, 0x01, 0xd1, 0x0f, 0x31, 0x0f, 0x01, 0xd8, 0x0f, 0xae,
+            0xf8, 0x0f, 0xae, 0xf0, 0xf3, 0x90, 0xc3,
+        ];
+        assert_eq!(findings("main", &body), 0);
+    }
+}
