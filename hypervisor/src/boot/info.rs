@@ -120,7 +120,7 @@ impl BootInfo {
             .filter_map(|word| word.split_once('='))
             .filter(|(key, _)| *key == name)
             .map(|(_, value)| value)
-            .last()
+            .next_back()
     }
 
     /// Adds a memory-map entry.

@@ -86,12 +86,20 @@ extern "C" fn dispatch(frame: &mut TrapFrame) {
         interrupts::dispatch(frame.vector as u8);
         return;
     }
-    if let Some(target) = fixup::target_of(frame.rip) {
+    if is_fault(frame.vector)
+        && let Some(target) = fixup::target_of(frame.rip)
+    {
         frame.rip = target;
         return;
     }
     report(frame);
     power::stop_failed()
+}
+
+/// Whether an exception is the fault of the instruction at RIP: an NMI or a
+/// machine check that comes there by chance is not.
+const fn is_fault(vector: u64) -> bool {
+    matches!(vector, 0 | 5..=7 | 10..=14 | 16 | 17 | 19 | 21)
 }
 
 fn report(frame: &TrapFrame) {

@@ -46,7 +46,7 @@ impl TscScale {
             ticks as u128 >> -self.shift
         };
         // At most 64 + 20 + 32 bits: a counter of 1 kHz shifts by 20.
-        (shifted * self.multiplier as u128 >> 32) as u64
+        ((shifted * self.multiplier as u128) >> 32) as u64
     }
 }
 

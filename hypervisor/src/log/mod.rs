@@ -112,6 +112,8 @@ pub fn console_read(buffer: &mut [u8]) -> usize {
 /// whoever holds it may be who fails.
 pub fn emergency() -> impl Write {
     let mut serial = Serial::new(COM1);
-    serial.put(b'\n');
+    if PORT.try_lock().is_none_or(|port| !port.at_line_start) {
+        serial.put(b'\n');
+    }
     Prefixed::new(serial, "panic")
 }

@@ -1,8 +1,10 @@
 //! The machine's frames: set up once from the memory map, then shared by all.
 #![allow(unsafe_code)] // turns frames into memory: the table's storage, and zeroing
 
+mod owned;
 mod table;
 
+pub use owned::OwnedFrames;
 pub use table::{FrameCounts, FrameTable, NotOwned, OutOfFrames, Owner};
 
 use super::addr::{HostPhys, PAGE_BYTES, PhysRange};
@@ -48,12 +50,15 @@ pub unsafe fn init(boot: &BootInfo, image: PhysRange) -> Result<(), FramesError>
     if frames.is_some() {
         return Err(FramesError::AlreadyThere);
     }
-    let usable = || {
-        boot.memory()
-            .filter(|region| region.kind == RegionKind::Available)
-            .map(|region| region.range)
+    let usable = || ranges(boot, |kind| kind == RegionKind::Available);
+    // Some firmware reports ranges that overlap: the cautious word counts.
+    let withheld = || ranges(boot, |kind| kind != RegionKind::Available);
+    let taken = || {
+        boot.modules()
+            .map(|module| module.range)
+            .chain([image])
+            .chain(withheld())
     };
-    let taken = || boot.modules().map(|module| module.range).chain([image]);
 
     let bytes = FrameTable::storage_bytes(usable());
     let place =
@@ -68,6 +73,7 @@ pub unsafe fn init(boot: &BootInfo, image: PhysRange) -> Result<(), FramesError>
     };
 
     let mut table = FrameTable::new(storage, usable());
+    withheld().for_each(|range| table.withhold(range));
     table.claim(image, Owner::IMAGE);
     table.claim(place, Owner::IMAGE);
     for module in boot.modules() {
@@ -77,6 +83,12 @@ pub unsafe fn init(boot: &BootInfo, image: PhysRange) -> Result<(), FramesError>
     Ok(())
 }
 
+fn ranges(boot: &BootInfo, wanted: impl Fn(RegionKind) -> bool) -> impl Iterator<Item = PhysRange> {
+    boot.memory()
+        .filter(move |region| wanted(region.kind))
+        .map(|region| region.range)
+}
+
 /// The lowest place above 1 MiB and below 4 GiB for `bytes` bytes that is
 /// usable and not taken.
 fn place_outside<T: Iterator<Item = PhysRange>>(
@@ -84,33 +96,33 @@ fn place_outside<T: Iterator<Item = PhysRange>>(
     taken: impl Fn() -> T,
     bytes: u64,
 ) -> Option<PhysRange> {
-    let window = PhysRange::between(HostPhys::new(0x10_0000), HostPhys::new(1 << 32));
-    let mut best: Option<PhysRange> = None;
-    for range in usable.map(PhysRange::pages_inside) {
-        let mut start = range.start().as_u64().max(window.start().as_u64());
-        loop {
-            let Some(place) = PhysRange::new(HostPhys::new(start), bytes) else {
-                break;
-            };
-            let end = place.end().as_u64();
-            if end > range.end().as_u64() || end > window.end().as_u64() {
-                break;
-            }
-            match taken()
-                .map(PhysRange::pages_touched)
-                .find(|other| place.overlaps(*other))
-            {
-                Some(other) => start = other.end().as_u64(),
-                None => {
-                    if best.is_none_or(|best| start < best.start().as_u64()) {
-                        best = Some(place);
-                    }
-                    break;
-                }
-            }
+    usable
+        .filter_map(|range| first_fit(range.pages_inside(), &taken, bytes))
+        .min_by_key(|place| place.start().as_u64())
+}
+
+fn first_fit<T: Iterator<Item = PhysRange>>(
+    range: PhysRange,
+    taken: impl Fn() -> T,
+    bytes: u64,
+) -> Option<PhysRange> {
+    const LOWEST: u64 = 1 << 20;
+    const END: u64 = 1 << 32;
+    let end = range.end().as_u64().min(END);
+    let mut start = range.start().as_u64().max(LOWEST);
+    loop {
+        let place = PhysRange::new(HostPhys::new(start), bytes)?;
+        if place.end().as_u64() > end {
+            return None;
+        }
+        match taken()
+            .map(PhysRange::pages_touched)
+            .find(|other| place.overlaps(*other))
+        {
+            Some(other) => start = other.end().as_u64(),
+            None => return Some(place),
         }
     }
-    best
 }
 
 /// `frames` zeroed frames that lie together, the first at a multiple of

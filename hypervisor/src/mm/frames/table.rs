@@ -137,6 +137,11 @@ impl<'a> FrameTable<'a> {
         table
     }
 
+    /// Takes every free frame that `range` touches out of use for ever.
+    pub fn withhold(&mut self, range: PhysRange) {
+        self.claim(range, Owner::UNUSABLE);
+    }
+
     /// Gives every free frame that `range` touches to `owner`: for what was in
     /// memory before there was a table. Returns how many there were.
     pub fn claim(&mut self, range: PhysRange, owner: Owner) -> usize {

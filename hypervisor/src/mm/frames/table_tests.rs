@@ -62,6 +62,20 @@ fn a_claimed_range_is_never_allocated() {
 }
 
 #[test]
+fn what_firmware_reports_twice_is_not_used() {
+    let mut storage = storage();
+    let mut table = FrameTable::new(&mut storage, map().into_iter());
+    let before = table.counts();
+    table.withhold(range(0x10_0000, 0x10_0001));
+    let after = FrameCounts {
+        total: before.total - 1,
+        free: before.free - 1,
+    };
+    assert_eq!(table.counts(), after);
+    assert_eq!(table.allocate(GUEST, 1, 1), Ok(HostPhys::new(0x10_1000)));
+}
+
+#[test]
 fn aligned_runs_start_where_they_were_asked_to() {
     let mut storage = storage();
     let mut table = FrameTable::new(&mut storage, map().into_iter());

@@ -174,7 +174,7 @@ impl<M: TableMemory> Mapper<M> {
 
 /// The entry for `address` in a table of `level` (4 is the root).
 const fn index(address: u64, level: u32) -> u64 {
-    address / PAGE_BYTES >> (9 * (level - 1)) & (ENTRIES - 1)
+    ((address / PAGE_BYTES) >> (9 * (level - 1))) & (ENTRIES - 1)
 }
 
 #[cfg(test)]
