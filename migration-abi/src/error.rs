@@ -104,7 +104,7 @@ macro_rules! rules {
         ///
         /// Numbers are grouped by format (`0x01xx` registers, `0x02xx` blob,
         /// `0x03xx` frames, `0x04xx` records, `0x05xx` order of records,
-        /// `0x06xx` handover messages, `0x07xx` the right to run) and are never re-used.
+        /// `0x06xx` handover messages; `0x07xx` is [`Refused`](crate::handover::Refused)'s) and are never re-used.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Rule { $($(#[$section])* #[doc = $text] $variant = $code,)* }
@@ -174,4 +174,44 @@ rules! {
     BlobSupervisorOffset = 0x020f, "blob-supervisor-offset", "a supervisor component has no place in the standard form";
     BlobXcompBv = 0x0210, "blob-xcomp-bv", "XCOMP_BV of the header and of the image agree";
     BlobRoom = 0x0211, "blob-room", "the buffer has room for the blob";
+
+    FrameShort = 0x0301, "frame-short", "a frame is all there before it is read";
+    FrameLength = 0x0302, "frame-length", "a payload has at most 1 MiB";
+    FrameFlags = 0x0303, "frame-flags", "a frame has no flag but optional";
+    FrameCrc = 0x0304, "frame-crc", "a frame's checksum is the CRC-32C of its header, without it, and payload";
+    FrameRoom = 0x0305, "frame-room", "the buffer has room for the frame";
+
+    RecordUnknown = 0x0401, "record-unknown", "a record of an unknown type is optional";
+    RecordLength = 0x0402, "record-length", "a record's payload has the length that its fields say";
+    RecordReserved = 0x0403, "record-reserved", "reserved fields of a record are zero";
+    StreamMagic = 0x0404, "stream-magic", "a stream's HEADER begins with its magic";
+    StreamVersion = 0x0405, "stream-version", "the stream's version is one that this reader knows";
+    StreamIncompatible = 0x0406, "stream-incompatible", "an incompatible flag that this reader does not know is refused";
+    StreamPageSize = 0x0407, "stream-page-size", "pages have 4096 bytes";
+    MigrationIdZero = 0x0408, "migration-id-zero", "a migration id is not zero";
+    DomainName = 0x0409, "domain-name", "a domain's name is printable ASCII padded with zeros";
+    DomainMemory = 0x040a, "domain-memory", "a domain has memory, at most what 52 address bits reach";
+    DomainVcpus = 0x040b, "domain-vcpus", "a domain has 1 to 4096 vCPUs";
+    DomainTsc = 0x040c, "domain-tsc", "a domain's TSC has a frequency";
+    DomainLeaves = 0x040d, "domain-leaves", "a CPUID policy has 1 to 256 leaves";
+    PagesCount = 0x040e, "pages-count", "a record of pages has one page or more, PAGES at most 64";
+    PagesRange = 0x040f, "pages-range", "the last page of a record is within 52 address bits";
+    ConsoleOutput = 0x0410, "console-output", "at most 4096 bytes of console output are unread";
+    RegistersVersion = 0x0411, "registers-version", "the register record's version is one that this reader knows";
+
+    SequenceNumber = 0x0501, "sequence-number", "frames are numbered from 0 without a gap";
+    RecordOrder = 0x0502, "record-order", "records come in the stream's order";
+    PagesOrder = 0x0503, "pages-order", "pages come ascending from frame 0, without a gap, each once";
+    PagesBeyond = 0x0504, "pages-beyond", "pages end where the domain's memory ends";
+    PagesMissing = 0x0505, "pages-missing", "all of the domain's memory has come before its vCPUs and END";
+    VcpuOrder = 0x0506, "vcpu-order", "vCPUs come ascending from 0, each once, registers before extended state";
+    VcpuMissing = 0x0507, "vcpu-missing", "all of the domain's vCPUs have come before END";
+    EndCounts = 0x0508, "end-counts", "END counts what came";
+    MigrationIdOther = 0x0509, "migration-id-other", "one connection speaks of one migration";
+
+    HandoverVersion = 0x0601, "handover-version", "the handover's version is one that this reader knows";
+    HandoverRole = 0x0602, "handover-role", "a side is the source (1) or the receiver (2)";
+    HandoverState = 0x0603, "handover-state", "a STATUS names a state of the side that sends it";
+    HandoverText = 0x0604, "handover-text", "a message's text is at most 512 bytes of UTF-8 without control characters";
+    HandoverType = 0x0605, "handover-type", "a message of the handover has one of its types";
 }

@@ -25,6 +25,8 @@ compile_error!(
 pub mod blob;
 pub mod crc32c;
 pub mod error;
+pub mod handover;
 pub mod registers;
+pub mod stream;
 
 pub use error::{Allowed, ParseError, Rule};
