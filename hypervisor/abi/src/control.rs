@@ -61,67 +61,91 @@ pub struct Control {
 
 const _: () = assert!(size_of::<Control>() == 64);
 
-/// What the toolstack says about the right to run a domain. The migration's
-/// id (16 bytes) is in the request's buffer.
+macro_rules! right_actions {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        /// An event of the handover, as `migration_abi::handover` has them: the
+        /// toolstack reports it, the hypervisor steps its state machine and does
+        /// what that asks for. The migration's id (16 bytes) is in the request's
+        /// buffer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u64)]
+        pub enum RightAction { $($(#[$doc])* $name = $number,)* }
+
+        impl RightAction {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The action with this number.
+            #[must_use]
+            pub const fn from_number(number: u64) -> Option<Self> {
+                Some(match number { $($number => Self::$name,)* _ => return None })
+            }
+        }
+    };
+}
+
+right_actions! {
+    /// What is known of the migration. Changes nothing; returns its status code.
+    Query = 0,
+    /// Source: a migration of `domain` begins, under an id that is new.
+    SourceBegin = 0x101,
+    /// Source: ACCEPT came.
+    SourceAccept = 0x102,
+    /// Source: READY came.
+    SourceReady = 0x103,
+    /// Source: give up the right to run; COMMIT may be said when this returned.
+    SourceRelease = 0x104,
+    /// Source: RUNNING came; the paused copy is freed.
+    SourceConfirm = 0x105,
+    /// Source: the attempt failed.
+    SourceAbort = 0x106,
+    /// Source: STATUS came, in `peer`.
+    SourcePeerStatus = 0x107,
+    /// Source: an operator vouches that the receiver is dead for ever.
+    SourceReclaim = 0x108,
+    /// Receiver: HEADER and DOMAIN were checked against this host.
+    ReceiverAccept = 0x201,
+    /// Receiver: the domain is whole; nothing alters it from here on.
+    ReceiverReady = 0x202,
+    /// Receiver: COMMIT came; the right is taken and the domain runs.
+    ReceiverTake = 0x203,
+    /// Receiver: DONE came.
+    ReceiverConfirm = 0x204,
+    /// Receiver: the attempt failed.
+    ReceiverAbort = 0x206,
+    /// Receiver: STATUS or ABORT came, in `peer`.
+    ReceiverPeerStatus = 0x207,
+    /// Receiver: an operator drops a domain that waits.
+    ReceiverDiscard = 0x208,
+    /// Receiver: an operator vouches that the source is dead for ever.
+    ReceiverForceTake = 0x209,
+}
+
+/// What [`Request::Right`] returns: the migration's status after the action, and
+/// the message that the peer is now owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum RightAction {
-    /// Source: a migration of this domain begins.
-    Begin = 1,
-    /// Source: it failed before COMMIT; the domain may run on here.
-    Abort = 2,
-    /// Source: READY was received; the right is given up. After it COMMIT may
-    /// be sent, never before.
-    Release = 3,
-    /// Source: RUNNING was received; the paused copy is destroyed, a tombstone
-    /// stays.
-    Finish = 4,
-    /// Receiver: the domain is whole. After it READY may be sent.
-    Ready = 5,
-    /// Receiver: COMMIT was received; the right is taken.
-    Take = 6,
-    /// Receiver: it failed before COMMIT; the copy is destroyed.
-    Discard = 7,
-    /// Either: what is known of the migration. Returns one of [`answer`].
-    Query = 8,
+pub struct RightAnswer {
+    /// `migration_abi::handover::Status`, by its code.
+    pub status: u32,
+    /// The record type of the message to send, 0 for none.
+    pub say: u16,
 }
 
-impl RightAction {
-    /// The action with this number.
+impl RightAnswer {
+    /// The form in which it is returned.
     #[must_use]
-    pub const fn from_number(number: u64) -> Option<Self> {
-        Some(match number {
-            1 => Self::Begin,
-            2 => Self::Abort,
-            3 => Self::Release,
-            4 => Self::Finish,
-            5 => Self::Ready,
-            6 => Self::Take,
-            7 => Self::Discard,
-            8 => Self::Query,
-            _ => return None,
-        })
+    pub const fn encode(self) -> u64 {
+        (self.say as u64) << 32 | self.status as u64
     }
-}
 
-/// What [`RightAction::Query`] returns.
-pub mod answer {
-    /// This host has never heard of the migration, or it was aborted.
-    pub const UNKNOWN: u64 = 0;
-    /// Source: sending, the right is here.
-    pub const SENDING: u64 = 1;
-    /// Source: the right was given up.
-    pub const COMMITTED: u64 = 2;
-    /// Source: the migration is over, the domain runs elsewhere.
-    pub const DONE: u64 = 3;
-    /// Receiver: the domain is arriving.
-    pub const RECEIVING: u64 = 4;
-    /// Receiver: the domain is whole and waits for COMMIT.
-    pub const READY: u64 = 5;
-    /// Receiver: the right was taken.
-    pub const RUNNING: u64 = 6;
-    /// Source: it was aborted before COMMIT; the domain ran on there.
-    pub const ABORTED: u64 = 7;
+    /// The answer that was returned.
+    #[must_use]
+    pub const fn decode(value: u64) -> Self {
+        Self {
+            status: value as u32,
+            say: (value >> 32) as u16,
+        }
+    }
 }
 
 macro_rules! requests {
@@ -263,8 +287,10 @@ requests! {
     /// Sets how many bytes the areas may take; a vCPU that waits for memory
     /// tries again.
     SetXstateLimit = 19 { domain, limit_bytes };
-    /// Acts on the right to run. The buffer holds the migration's id.
-    Right = 20 { domain, action, buffer };
+    /// Acts on the right to run. The buffer holds the migration's id. `domain`
+    /// counts with [`RightAction::SourceBegin`] alone. Returns a
+    /// [`RightAnswer`].
+    Right = 20 { domain, action, peer, buffer };
     /// Takes unread output from a domain's console. Returns the bytes.
     ConsoleRead = 21 { domain, buffer };
     /// Puts input to a domain's console. Returns the bytes that had room.
@@ -337,6 +363,9 @@ impl Arguments<'_> {
     fn clock_ns(&mut self, value: u64) {
         self.word(value);
     }
+    fn peer(&mut self, value: u64) {
+        self.word(value);
+    }
 }
 
 struct Taken<'a> {
@@ -368,7 +397,7 @@ impl Taken<'_> {
     }
     fn action(&mut self) -> Result<RightAction, Failure> {
         let number = self.word()?;
-        RightAction::from_number(number).ok_or(rule::ARGUMENT.failure(number, 8))
+        RightAction::from_number(number).ok_or(rule::ARGUMENT.failure(number, 0x209))
     }
     fn address(&mut self) -> Result<u64, Failure> {
         self.word()
@@ -380,6 +409,9 @@ impl Taken<'_> {
         self.word()
     }
     fn clock_ns(&mut self) -> Result<u64, Failure> {
+        self.word()
+    }
+    fn peer(&mut self) -> Result<u64, Failure> {
         self.word()
     }
 
@@ -406,8 +438,8 @@ mod tests {
             let control = Control {
                 version: crate::CONTROL_VERSION,
                 operation: *operation,
-                // RightAction::Begin where an action is taken; a word elsewhere.
-                arguments: [1, 0, 0, 0, 0, 0],
+                // RightAction::SourceBegin where an action is taken; a word elsewhere.
+                arguments: [0x101, 0, 0, 0, 0, 0],
                 ..Control::default()
             };
             match Request::decode(&control) {

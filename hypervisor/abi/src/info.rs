@@ -91,9 +91,10 @@ pub struct DomainInfo {
     /// Where `state` is [`state::CRASHED`], one of [`crash`]; where
     /// [`state::SHUT_DOWN`], a [`crate::ShutdownReason`].
     pub cause: u32,
-    /// One of [`right`].
-    pub right: u32,
-    /// The migration that `right` speaks of, zero where none.
+    /// The migration that it is part of, as `migration_abi::handover::Status` by
+    /// its code; 0 where none, and this host has the right to run it.
+    pub migration: u32,
+    /// That migration's id, zero where none.
     pub migration_id: [u8; 16],
 }
 
@@ -141,20 +142,6 @@ pub mod crash {
             _ => "unknown cause",
         }
     }
-}
-
-/// Values of [`DomainInfo::right`]: who may run the domain.
-pub mod right {
-    /// This host.
-    pub const HERE: u32 = 0;
-    /// This host; a migration to another has begun.
-    pub const SENDING: u32 = 1;
-    /// Not this host: the right was given up by COMMIT, the copy is kept.
-    pub const GIVEN_UP: u32 = 2;
-    /// Not this host yet: the domain is arriving.
-    pub const RECEIVING: u32 = 3;
-    /// Not this host yet: the domain is whole, READY was said.
-    pub const READY: u32 = 4;
 }
 
 /// One row of what [`crate::Request::XstateStatus`] returns; before the rows

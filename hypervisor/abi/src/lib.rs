@@ -22,7 +22,7 @@ pub mod policy;
 
 pub use call::{Call, ConsoleDirection, Event, ShutdownReason};
 pub use clock::ClockPage;
-pub use control::{Buffer, Control, DomainId, Request, RightAction};
+pub use control::{Buffer, Control, DomainId, Request, RightAction, RightAnswer};
 pub use error::{Errno, Failure, Reason};
 
 /// Version of the guest calls: major in the upper 16 bits, minor in the lower.
