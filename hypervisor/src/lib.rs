@@ -14,22 +14,11 @@ pub mod cpu;
 pub mod log;
 pub mod mm;
 
-use core::fmt::Write;
-use core::panic::PanicInfo;
+pub use cpu::last_words::panic;
 
 /// The hypervisor proper: takes the machine as `boot` left it, interrupts off.
 pub fn start(boot: boot::BootInfo) -> ! {
     let modules = boot.modules().count();
     ::log::info!("{modules} modules and no virtualization backend: nothing to run");
     cpu::power::stop_done()
-}
-
-/// Last words of a broken host invariant, and the end.
-pub fn panic(info: &PanicInfo<'_>) -> ! {
-    cpu::interrupts::disable();
-    let mut out = log::emergency();
-    // The emergency writer cannot fail, and there is nobody left to tell.
-    let _ = writeln!(out, "{info}");
-    let _ = cpu::exceptions::backtrace_from_here(&mut out);
-    cpu::power::stop_failed()
 }

@@ -2,8 +2,7 @@
 //! otherwise everything that is known is printed and the machine stops.
 #![allow(unsafe_code)] // the assembly stubs, control registers, the frame chain
 
-use super::{fixup, interrupts, power};
-use crate::log::emergency;
+use super::{fixup, interrupts, last_words};
 use core::fmt::{self, Write};
 
 core::arch::global_asm!(include_str!("exceptions.S"), dispatch = sym dispatch);
@@ -92,8 +91,7 @@ extern "C" fn dispatch(frame: &mut TrapFrame) {
         frame.rip = target;
         return;
     }
-    report(frame);
-    power::stop_failed()
+    last_words::speak_and_stop(|out| print(out, frame))
 }
 
 /// Whether an exception is the fault of the instruction at RIP: an NMI or a
@@ -102,13 +100,7 @@ const fn is_fault(vector: u64) -> bool {
     matches!(vector, 0 | 5..=7 | 10..=14 | 16 | 17 | 19 | 21)
 }
 
-fn report(frame: &TrapFrame) {
-    let mut out = emergency();
-    // The emergency writer cannot fail, and there is nobody left to tell.
-    let _ = print(&mut out, frame);
-}
-
-fn print(out: &mut impl Write, frame: &TrapFrame) -> fmt::Result {
+fn print(out: &mut dyn Write, frame: &TrapFrame) -> fmt::Result {
     // SAFETY: at CPL 0, reading control registers changes nothing.
     let (cr0, cr2, cr3, cr4) = unsafe {
         use x86::controlregs::{cr0, cr2, cr3, cr4};
@@ -170,7 +162,7 @@ fn print(out: &mut impl Write, frame: &TrapFrame) -> fmt::Result {
 
 /// Return addresses by the chain of frame pointers, as far as it lies in
 /// mapped memory and goes upward.
-pub fn backtrace(out: &mut impl Write, mut frame_pointer: u64) -> fmt::Result {
+pub fn backtrace(out: &mut dyn Write, mut frame_pointer: u64) -> fmt::Result {
     const LONGEST: usize = 24;
     for _ in 0..LONGEST {
         let readable = frame_pointer.is_multiple_of(8)
@@ -197,7 +189,7 @@ pub fn backtrace(out: &mut impl Write, mut frame_pointer: u64) -> fmt::Result {
 }
 
 /// [`backtrace`] of whoever calls this.
-pub fn backtrace_from_here(out: &mut impl Write) -> fmt::Result {
+pub fn backtrace_from_here(out: &mut dyn Write) -> fmt::Result {
     let frame_pointer: u64;
     // SAFETY: copies a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack)) };

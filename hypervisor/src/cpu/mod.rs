@@ -9,6 +9,7 @@ pub mod gdt;
 pub mod idt;
 pub mod interrupts;
 pub mod irq;
+pub mod last_words;
 pub mod msr;
 pub mod percpu;
 pub mod pic;
