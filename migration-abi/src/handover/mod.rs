@@ -3,7 +3,7 @@
 //!
 //! # Invariants
 //!
-//! Written before the machines; `tests/handover.rs` drives every edge and
+//! `tests/handover_edges.rs` drives every edge; `tests/handover_search.rs`
 //! searches source × receiver × everything that can be on a wire that loses,
 //! repeats, delays and re-orders.
 //!

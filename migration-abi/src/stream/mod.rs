@@ -13,12 +13,12 @@
 //! of their own: see [`crate::handover`].
 
 pub mod frame;
+mod record_type;
 pub mod records;
 pub mod sequencer;
 
-pub use frame::{
-    Decoder, FRAME_HEADER_BYTES, Frame, FrameHeader, MAX_PAYLOAD_BYTES, RecordType, Step, Writer,
-};
+pub use frame::{Decoder, FRAME_HEADER_BYTES, Frame, FrameHeader, MAX_PAYLOAD_BYTES, Step, Writer};
+pub use record_type::RecordType;
 pub use records::{
     Console, Domain, End, Leaves, Pages, PolicyLeaf, Record, StreamHeader, Uart, ZeroPages,
 };

@@ -10,7 +10,8 @@
 //! Messages of the handover may stand anywhere; whether they make sense is the
 //! handover's to say, here only that they speak of this migration.
 
-use super::frame::{FRAME_HEADER_BYTES, Frame, RecordType};
+use super::RecordType;
+use super::frame::{FRAME_HEADER_BYTES, Frame};
 use super::records::Record;
 use super::{MigrationId, StreamError};
 use crate::error::{Allowed, ParseError, Rule};

@@ -1,5 +1,6 @@
 //! Version 1 of the blob, frozen: its structs, constants and lengths.
 
+mod check;
 mod read;
 mod write;
 

@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::read::{check_directory, check_header};
+use super::check::{check_directory, check_header};
 use super::{
     CRC_BYTES, DirectoryEntry, ENTRY_BYTES, HEADER_BYTES, Header, Incompatible, MAX_IMAGE_BYTES,
     MIN_IMAGE_BYTES, VERSION, XCOMP_BV_OFFSET,

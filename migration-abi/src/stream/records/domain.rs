@@ -4,7 +4,8 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::super::frame::{RecordType, Writer};
+use super::super::RecordType;
+use super::super::frame::Writer;
 use super::super::{MigrationId, PAGE_BYTES, STREAM_VERSION, StreamError};
 use super::{exactly, fixed, within, write, zero};
 use crate::error::{Allowed, ParseError, Rule};

@@ -11,8 +11,9 @@ pub use vcpu::{RegistersRecord, XstateRecord};
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use super::RecordType;
 use super::StreamError;
-use super::frame::{FRAME_HEADER_BYTES, Frame, RecordType, Writer};
+use super::frame::{FRAME_HEADER_BYTES, Frame, Writer};
 use crate::error::{Allowed, ParseError, Rule};
 use crate::handover::Message;
 

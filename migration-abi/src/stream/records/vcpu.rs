@@ -4,8 +4,9 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::super::RecordType;
 use super::super::StreamError;
-use super::super::frame::{RecordType, Writer};
+use super::super::frame::Writer;
 use super::{exactly, fixed, write, zero};
 use crate::blob::{self, Blob};
 use crate::error::{Allowed, ParseError, Rule};

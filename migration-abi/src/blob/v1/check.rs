@@ -1,0 +1,203 @@
+//! The rules of a version 1 blob's header and directory, shared by reader and writer.
+
+use core::mem::offset_of;
+
+use super::{
+    DirectoryEntry, ENTRY_BYTES, EntryFlags, HEADER_BYTES, Header, Incompatible, MAX_COMPONENTS,
+    MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_IMAGE_BYTES, MIN_IMAGE_BYTES, VERSION,
+};
+use crate::blob::{BlobError, MAGIC};
+use crate::error::{Allowed, ParseError, Rule};
+
+/// The header's own rules, each field against constants.
+pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
+    use Allowed::{AtMost, Between, Bits, Exactly};
+    let number =
+        |rule, offset, seen: u64, allowed| Err(ParseError::new(rule, offset, seen, allowed));
+
+    if header.magic != MAGIC {
+        let allowed = Exactly(u64::from_le_bytes(MAGIC));
+        return number(
+            Rule::BlobMagic,
+            0,
+            u64::from_le_bytes(header.magic),
+            allowed,
+        );
+    }
+    if header.version != VERSION {
+        let offset = offset_of!(Header, version);
+        return number(
+            Rule::BlobVersion,
+            offset,
+            u64::from(header.version),
+            Exactly(u64::from(VERSION)),
+        );
+    }
+    let unknown = header.incompatible & !Incompatible::all().bits();
+    if unknown != 0 {
+        let (offset, known) = (
+            offset_of!(Header, incompatible),
+            u64::from(Incompatible::all().bits()),
+        );
+        return number(
+            Rule::BlobIncompatible,
+            offset,
+            u64::from(header.incompatible),
+            Bits(known),
+        );
+    }
+    let header_len = usize::from(header.header_len);
+    if !(HEADER_BYTES..=MAX_HEADER_BYTES).contains(&header_len) || !header_len.is_multiple_of(8) {
+        let allowed = Allowed::Words("0x60 to 0x80, a multiple of 8");
+        return number(
+            Rule::BlobHeaderLength,
+            offset_of!(Header, header_len),
+            header_len as u64,
+            allowed,
+        );
+    }
+    let entry_len = usize::from(header.dir_entry_len);
+    if !(ENTRY_BYTES..=MAX_ENTRY_BYTES).contains(&entry_len) || !entry_len.is_multiple_of(4) {
+        let allowed = Allowed::Words("0x10 to 0x40, a multiple of 4");
+        return number(
+            Rule::BlobEntryLength,
+            offset_of!(Header, dir_entry_len),
+            entry_len as u64,
+            allowed,
+        );
+    }
+    if usize::from(header.dir_entries) > MAX_COMPONENTS {
+        let allowed = AtMost(MAX_COMPONENTS as u64);
+        return number(
+            Rule::BlobDirectory,
+            offset_of!(Header, dir_entries),
+            u64::from(header.dir_entries),
+            allowed,
+        );
+    }
+    let image_len = header.image_len as usize;
+    if !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
+        let allowed = Between(MIN_IMAGE_BYTES as u64, MAX_IMAGE_BYTES as u64);
+        return number(
+            Rule::BlobImageLength,
+            offset_of!(Header, image_len),
+            image_len as u64,
+            allowed,
+        );
+    }
+    if header.reserved != 0 {
+        let offset = offset_of!(Header, reserved);
+        return number(
+            Rule::BlobReserved,
+            offset,
+            u64::from(header.reserved),
+            Exactly(0),
+        );
+    }
+    Ok(())
+}
+
+/// The directory is `xstate_mask`, spelled out: each component once, ascending.
+pub(super) fn check_directory(
+    header: &Header,
+    entries: impl Iterator<Item = DirectoryEntry>,
+    base: usize,
+) -> Result<(), BlobError> {
+    let mask = header.xstate_mask;
+    if mask >> MAX_COMPONENTS != 0 {
+        let allowed = Allowed::Bits(!(1 << MAX_COMPONENTS));
+        return Err(ParseError::new(
+            Rule::BlobMask,
+            offset_of!(Header, xstate_mask),
+            mask,
+            allowed,
+        ));
+    }
+    if u32::from(header.dir_entries) != mask.count_ones() {
+        let (offset, seen) = (
+            offset_of!(Header, dir_entries),
+            u64::from(header.dir_entries),
+        );
+        let allowed = Allowed::Exactly(u64::from(mask.count_ones()));
+        return Err(ParseError::new(Rule::BlobDirectory, offset, seen, allowed));
+    }
+    let mut left = mask;
+    for (position, entry) in entries.enumerate() {
+        let at = base + position * usize::from(header.dir_entry_len);
+        let expected = left.trailing_zeros();
+        if entry.index != expected {
+            let (seen, allowed) = (
+                u64::from(entry.index),
+                Allowed::Exactly(u64::from(expected)),
+            );
+            return Err(ParseError::new(
+                Rule::BlobDirectory,
+                at + offset_of!(DirectoryEntry, index),
+                seen,
+                allowed,
+            ));
+        }
+        left &= left.wrapping_sub(1);
+        check_entry(&entry).map_err(|error| error.within(at))?;
+    }
+    Ok(())
+}
+
+/// One directory entry's own rules.
+fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
+    let known = EntryFlags::all().bits();
+    if entry.flags & !known != 0 {
+        let (offset, allowed) = (
+            offset_of!(DirectoryEntry, flags),
+            Allowed::Bits(u64::from(known)),
+        );
+        return Err(ParseError::new(
+            Rule::BlobEntryFlags,
+            offset,
+            u64::from(entry.flags),
+            allowed,
+        ));
+    }
+    // x87 and SSE have no leaf 0xD; what stands here for them is a convention,
+    // so there is one way to write it.
+    let fixed = match entry.index {
+        0 => Some((0, 160, 0)),
+        1 => Some((160, 256, 0)),
+        _ => None,
+    };
+    if let Some((offset, size, flags)) = fixed {
+        let fields = [
+            (offset_of!(DirectoryEntry, size), entry.size, size),
+            (offset_of!(DirectoryEntry, flags), entry.flags, flags),
+            (
+                offset_of!(DirectoryEntry, standard_offset),
+                entry.standard_offset,
+                offset,
+            ),
+        ];
+        for (at, seen, value) in fields {
+            if seen != value {
+                let allowed = Allowed::Exactly(u64::from(value));
+                return Err(ParseError::new(
+                    Rule::BlobLegacyEntry,
+                    at,
+                    u64::from(seen),
+                    allowed,
+                ));
+            }
+        }
+    }
+    if entry.flags & EntryFlags::SUPERVISOR.bits() != 0 && entry.standard_offset != 0 {
+        let (offset, seen) = (
+            offset_of!(DirectoryEntry, standard_offset),
+            u64::from(entry.standard_offset),
+        );
+        return Err(ParseError::new(
+            Rule::BlobSupervisorOffset,
+            offset,
+            seen,
+            Allowed::Exactly(0),
+        ));
+    }
+    Ok(())
+}
