@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,6 @@ struct Heard {
 pub struct Console {
     heard: Arc<(Mutex<Heard>, Condvar)>,
     keyboard: UnixStream,
-    log: PathBuf,
 }
 
 impl Console {
@@ -58,11 +57,7 @@ impl Console {
         std::thread::Builder::new()
             .name("console".into())
             .spawn(move || listen(stream, file, &shared))?;
-        Ok(Self {
-            heard,
-            keyboard,
-            log: log.to_owned(),
-        })
+        Ok(Self { heard, keyboard })
     }
 
     /// Types `text`.
@@ -122,11 +117,6 @@ impl Console {
         let heard = self.lock();
         let all: Vec<&str> = heard.text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
-    /// Where all of it is kept.
-    pub fn log(&self) -> &Path {
-        &self.log
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {

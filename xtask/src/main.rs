@@ -3,10 +3,12 @@
 mod build;
 mod console;
 mod image;
+mod migrate;
 mod qemu;
 mod run;
 mod setup;
 mod shell;
+mod test;
 mod tidy;
 mod workspace;
 
@@ -42,6 +44,10 @@ enum Task {
     Build(BuildOptions),
     /// Boot, with the toolstack's shell in this terminal.
     Run(RunOptions),
+    /// Move guests between two machines, and see that every bit arrives.
+    MigrateTest(MigrateOptions),
+    /// Pass every test.
+    Test,
     /// Check the rules of this repository.
     Tidy,
 }
@@ -74,6 +80,29 @@ struct RunOptions {
     /// Lead the link (COM2) to the machine that listens on this socket.
     #[arg(long, value_name = "SOCKET")]
     link_connect: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct MigrateOptions {
+    /// Machine A: qemu, or qemu:CPUMODEL.
+    #[arg(long, value_name = "MACHINE", default_value_t)]
+    from: MachineSpec,
+
+    /// Machine B; the same as A unless a scenario needs a lesser one.
+    #[arg(long, value_name = "MACHINE")]
+    to: Option<MachineSpec>,
+
+    /// Play only this scenario; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    scenario: Vec<String>,
+
+    /// Keep the logs of scenarios that passed too.
+    #[arg(long)]
+    keep_logs: bool,
+
+    /// Print the results as JSON on standard output.
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -123,6 +152,21 @@ fn dispatch(cli: Cli) -> Result<()> {
                 (None, None) => Link::None,
             };
             run::run(&options.machine, &image, &link)
+        }
+        Task::MigrateTest(options) => {
+            needs(false)?;
+            let image = build::bootable(&workspace, Variant::Plain, "")?;
+            let what = migrate::Options {
+                from: options.from,
+                to: options.to,
+                scenarios: options.scenario,
+                keep_logs: options.keep_logs,
+            };
+            migrate::conclude(&migrate::play(&workspace, &image, &what)?, options.json)
+        }
+        Task::Test => {
+            needs(true)?;
+            test::run(&workspace)
         }
         Task::Tidy => {
             needs(false)?;

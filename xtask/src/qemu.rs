@@ -16,6 +16,10 @@ use crate::setup::in_path;
 /// isa-debug-exit gives `value << 1 | 1`, and the value was 0.
 pub const EXIT_POWEROFF: i32 = 1;
 
+/// Exit code of QEMU after the hypervisor stopped because of a failure, which
+/// writes 0x10.
+pub const EXIT_FAILED: i32 = 33;
+
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Which machine to emulate, as `--from` and `--to` name it.

@@ -1,0 +1,121 @@
+//! The wire breaks in the middle of a move. Before COMMIT the guest runs on at
+//! A; after it, both sides keep the whole guest and neither runs it in doubt,
+//! until the wire is mended and asking settles it. It never runs on both.
+
+use anyhow::{Context, Result, ensure};
+use migration_abi::stream::RecordType;
+
+use crate::migrate::relay::{Fate, Side};
+use crate::migrate::rig::{Guest, Rig};
+
+/// Where the wire breaks before the right to run was given up.
+const BEFORE: &[(RecordType, Fate)] = &[
+    (RecordType::Hello, Fate::CutBefore),
+    (RecordType::Domain, Fate::CutAfter),
+    (RecordType::Accept, Fate::CutBefore),
+    (RecordType::VcpuXstate, Fate::CutBefore),
+    (RecordType::End, Fate::CutAfter),
+    (RecordType::Ready, Fate::CutBefore),
+];
+
+/// Where it breaks after: the message, and whether the guest must have been
+/// running at B already while the wire was broken.
+const AFTER: &[(RecordType, Fate, bool)] = &[
+    (RecordType::Commit, Fate::CutBefore, false),
+    (RecordType::Commit, Fate::CutAfter, true),
+    (RecordType::Running, Fate::CutBefore, true),
+    (RecordType::Running, Fate::CutAfter, true),
+    (RecordType::Done, Fate::CutBefore, true),
+];
+
+pub fn play(rig: &mut Rig) -> Result<String> {
+    let mut guest = rig.create(Side::A, 23, "")?;
+    rig.progress(&mut guest, 2)?;
+    for &(message, fate) in BEFORE {
+        let place = || format!("{fate:?} {}", message.name());
+        before(rig, &mut guest, message, fate).with_context(place)?;
+    }
+    for &(message, fate, runs_at_b) in AFTER {
+        let place = || format!("{fate:?} {}", message.name());
+        after(rig, &mut guest, message, fate, runs_at_b).with_context(place)?;
+        // Home again, for the next.
+        rig.send(&mut guest)?;
+        rig.progress(&mut guest, 1)?;
+    }
+    Ok(format!(
+        "{} cuts before COMMIT, {} after, each settled",
+        BEFORE.len(),
+        AFTER.len()
+    ))
+}
+
+/// Breaks the wire at the first `message` of the next move.
+fn arm(rig: &Rig, message: RecordType, fate: Fate) {
+    rig.relay.arm(Box::new(
+        move |_, kind, _| if kind == message { fate } else { Fate::Pass },
+    ));
+}
+
+fn before(rig: &mut Rig, guest: &mut Guest, message: RecordType, fate: Fate) -> Result<()> {
+    rig.listen(guest)?;
+    arm(rig, message, fate);
+    let (sent, received) = rig.try_send(guest)?;
+    ensure!(
+        rig.relay.broken(),
+        "the move ended without {}",
+        message.name()
+    );
+    ensure!(
+        sent.is_err() && received.is_err(),
+        "it was called done: sent {sent:?}, received {received:?}"
+    );
+    ensure!(!rig.runs(Side::B, &guest.name)?, "the guest runs at B");
+    rig.progress(guest, 1).context("running on at A")?;
+    rig.relay.mend();
+    // What B has of it goes when it hears, or at the next move.
+    Ok(())
+}
+
+fn after(
+    rig: &mut Rig,
+    guest: &mut Guest,
+    message: RecordType,
+    fate: Fate,
+    runs_at_b: bool,
+) -> Result<()> {
+    rig.listen(guest)?;
+    arm(rig, message, fate);
+    // What the commands say of it may be either: a source that has given the
+    // guest up cannot know the rest. Where the guest is, is what counts.
+    let (_sent, _received) = rig.try_send(guest)?;
+    ensure!(
+        rig.relay.broken(),
+        "the move ended without {}",
+        message.name()
+    );
+    ensure!(
+        !rig.runs(Side::A, &guest.name)?,
+        "the guest runs at A after COMMIT"
+    );
+    ensure!(
+        rig.runs(Side::B, &guest.name)? == runs_at_b,
+        "while the wire was broken the guest {} at B",
+        if runs_at_b { "did not run" } else { "ran" }
+    );
+
+    rig.relay.mend();
+    rig.reconnect()?;
+    ensure!(
+        rig.find(Side::A, &guest.name)?.is_none(),
+        "settled, and the guest is still at A"
+    );
+    guest.id = rig
+        .find(Side::B, &guest.name)?
+        .context("settled, and the guest is not at B")?;
+    guest.at = Side::B;
+    ensure!(
+        rig.runs(Side::B, &guest.name)?,
+        "settled, and the guest does not run at B"
+    );
+    rig.progress(guest, 2)
+}

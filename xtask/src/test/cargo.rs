@@ -1,0 +1,139 @@
+//! The steps that cargo does: format, clippy, unit and property tests.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::Tally;
+use crate::workspace::{BARE_TARGET, Workspace};
+
+/// Packages that are compiled for bare metal.
+const BARE_PACKAGES: &[&str] = &["xferry", "guest-rt", "torture", "toolstack"];
+
+/// Lines of a failed command's output that are shown.
+const TAIL: usize = 80;
+
+/// The format is rustfmt's.
+pub fn format(workspace: &Workspace) -> Result<Tally> {
+    quiet(workspace.cargo().args(["fmt", "--all", "--check"]))?;
+    Ok(Tally::PASS)
+}
+
+/// Clippy finds nothing in anything that runs here.
+pub fn clippy_host(workspace: &Workspace) -> Result<Tally> {
+    quiet(workspace.cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    Ok(Tally::PASS)
+}
+
+/// Clippy finds nothing in anything that runs without an operating system, in
+/// either variant.
+pub fn clippy_bare(workspace: &Workspace) -> Result<Tally> {
+    for features in [&[][..], &["--features", "xferry/import-fault"]] {
+        let mut command = workspace.cargo();
+        command.args(["clippy", "--target", BARE_TARGET]);
+        for package in BARE_PACKAGES {
+            command.args(["--package", package]);
+        }
+        quiet(command.args(features).args(["--", "-D", "warnings"]))?;
+    }
+    Ok(Tally::PASS.and(Tally::PASS))
+}
+
+/// All unit, property and documentation tests.
+pub fn test(workspace: &Workspace) -> Result<Tally> {
+    let output = workspace
+        .cargo()
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .output()
+        .context("cargo could not be started")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut tally = count(&text);
+    if !output.status.success() {
+        eprintln!("{}\n{}", failures(&text), tail(&output.stderr));
+        // A crate that does not compile has no results to count.
+        if tally.failed == 0 {
+            tally = tally.and(Tally::FAIL);
+        }
+    } else if tally == Tally::default() {
+        bail!("cargo test ran no test at all");
+    }
+    Ok(tally)
+}
+
+/// Adds up the result lines that each test program prints.
+fn count(text: &str) -> Tally {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("test result: "))
+        .fold(Tally::default(), |tally, line| {
+            let number = |what: &str| {
+                line.split([';', '.'])
+                    .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
+                    .unwrap_or(0)
+            };
+            tally.and(Tally {
+                passed: number("passed"),
+                failed: number("failed"),
+                skipped: number("ignored"),
+            })
+        })
+}
+
+/// What failed tests said, without the lines of those that passed.
+fn failures(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !(line.starts_with("test ") && line.ends_with(" ok")))
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(3 * TAIL)..].join("\n")
+}
+
+fn quiet(command: &mut Command) -> Result<()> {
+    let output = command.output().context("cargo could not be started")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!("{}\n{}", tail(&output.stdout), tail(&output.stderr))
+}
+
+fn tail(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_programs_are_added_up() {
+        let text = "running 2 tests\ntest a ... ok\n\
+            test result: ok. 26 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.03s\n\
+            test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        assert_eq!(
+            count(text),
+            Tally {
+                passed: 29,
+                failed: 2,
+                skipped: 1
+            }
+        );
+        assert_eq!(count("nothing"), Tally::default());
+    }
+
+    #[test]
+    fn passed_tests_are_not_shown_among_failures() {
+        assert_eq!(
+            failures("test a ... ok\n\ntest b ... FAILED\npanicked\n"),
+            "test b ... FAILED\npanicked"
+        );
+    }
+}
