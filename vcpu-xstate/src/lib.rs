@@ -5,29 +5,47 @@
 //! [`xfd`]), how large a vCPU's image must be ([`masks`], [`area`]), how one
 //! form becomes another ([`convert`]), what of an image from elsewhere may be
 //! believed ([`validate`]), and who owns a vCPU's state at any moment
-//! ([`owner`]). It executes nothing: [`hw`] alone holds the instructions, and
-//! every query of the processor is injected, so all of it runs and is tested
-//! on any host.
+//! ([`owner`], [`percpu`]). It executes nothing: [`hw`] alone holds the
+//! instructions, and every query of the processor is injected, so all of it
+//! runs and is tested on any host.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
+pub mod area;
 pub mod component;
+pub mod convert;
 pub mod cpuid;
 pub mod error;
+pub mod header;
+pub mod hw;
+pub mod image;
 pub mod layout;
+pub mod legacy;
 pub mod masks;
-#[cfg(test)]
-mod testing;
+pub mod owner;
+pub mod percpu;
+pub mod resize;
+pub mod selftest;
+pub mod validate;
+pub mod values;
 pub mod xcr0;
 pub mod xfd;
 pub mod xss;
 
+#[cfg(test)]
+mod testing;
+
+pub use area::{Area, AreaMemory, Block, OutOfMemory};
 pub use component::{ComponentIndex, ComponentSet};
 pub use cpuid::{CpuidResult, HostXstate};
 pub use error::Broken;
+pub use image::Image;
 pub use layout::{ComponentFacts, Form, Geometry, Placement};
 pub use masks::XstatePolicy;
+pub use owner::VcpuXstate;
+pub use percpu::{CpuId, PcpuXstate};
+pub use validate::{Claims, Rejection, TrustedImage, validate};
 pub use xcr0::Xcr0;
 pub use xfd::Xfd;
 pub use xss::Xss;

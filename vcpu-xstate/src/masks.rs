@@ -57,6 +57,16 @@ impl XstatePolicy {
         }
     }
 
+    /// The policy without what `offered` lacks.
+    #[must_use]
+    pub const fn within(&self, offered: ComponentSet) -> Self {
+        Self {
+            mask: self.mask.intersection(offered),
+            deferred: self.deferred.intersection(offered),
+            xsave: self.xsave,
+        }
+    }
+
     /// Components that have room from the start.
     pub const fn eager(&self) -> ComponentSet {
         self.mask

@@ -1,0 +1,109 @@
+//! The only module with privileged or XSAVE instructions: the trait, and the safe register file over it.
+//!
+//! [`Hardware`] is what an implementation must give: real instructions
+//! (`Silicon`) or a model. [`RegisterFile`] is the one setter over it: it
+//! holds which XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR are in the registers,
+//! writes only what changes, and makes saving and restoring safe by taking
+//! areas, whose size and form are right by type.
+#![allow(unsafe_code)] // instructions that read and write memory by raw pointer
+
+mod registers;
+#[cfg(target_arch = "x86_64")]
+mod silicon;
+
+use core::fmt;
+
+use crate::cpuid::SaveInstruction;
+
+pub use registers::{Controls, RegisterFile};
+#[cfg(target_arch = "x86_64")]
+pub use silicon::{Silicon, fixup};
+
+/// The instruction by which a host restores a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreInstruction {
+    /// XRSTOR: either form, user components.
+    Xrstor,
+    /// XRSTORS: compacted form, supervisor components too.
+    Xrstors,
+}
+
+/// A restore faulted: the image was not what validation promises. The
+/// registers are half loaded, so all of them are made INIT; the domain is
+/// lost, the host is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreFault;
+
+impl fmt::Display for RestoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("restoring extended state faulted")
+    }
+}
+
+impl core::error::Error for RestoreFault {}
+
+/// What a processor does with extended state. Safe code uses it through
+/// [`RegisterFile`] alone.
+pub trait Hardware {
+    /// XSETBV of XCR0.
+    ///
+    /// # Safety
+    /// `value` is legal on this processor, CR4.OSXSAVE is set, and nothing that
+    /// the caller runs depends on a component that `value` disables.
+    unsafe fn write_xcr0(&mut self, value: u64);
+
+    /// WRMSR of IA32_XSS.
+    ///
+    /// # Safety
+    /// The processor has XSAVES and supports every bit of `value`.
+    unsafe fn write_xss(&mut self, value: u64);
+
+    /// WRMSR of IA32_XFD.
+    ///
+    /// # Safety
+    /// The processor has XFD and supports every bit of `value`.
+    unsafe fn write_xfd(&mut self, value: u64);
+
+    /// WRMSR of IA32_XFD_ERR.
+    ///
+    /// # Safety
+    /// The processor has XFD and supports every bit of `value`.
+    unsafe fn write_xfd_err(&mut self, value: u64);
+
+    /// RDMSR of IA32_XFD_ERR.
+    ///
+    /// # Safety
+    /// The processor has XFD.
+    unsafe fn read_xfd_err(&mut self) -> u64;
+
+    /// Saves with requested-feature bitmap `rfbm`.
+    ///
+    /// # Safety
+    /// The processor has `instruction`. `image` is 64-byte aligned, valid for
+    /// writes over the whole image of `rfbm` in the instruction's form, and
+    /// holds a header of that form.
+    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64);
+
+    /// Restores with requested-feature bitmap `rfbm`.
+    ///
+    /// # Safety
+    /// The processor has `instruction`. `image` is 64-byte aligned and valid
+    /// for reads over the layout that its header describes. Whoever calls
+    /// expects the vector registers to change.
+    ///
+    /// # Errors
+    /// The image was refused; register contents are undefined.
+    unsafe fn restore(
+        &mut self,
+        instruction: RestoreInstruction,
+        image: *const u8,
+        rfbm: u64,
+    ) -> Result<(), RestoreFault>;
+
+    /// Sets FIP, FDP and FOP to values of the host, for processors whose XRSTOR
+    /// leaves the last owner's where no x87 exception is pending (XSA-52).
+    ///
+    /// # Safety
+    /// x87 holds nothing that is still needed, CR0.TS and CR0.EM are clear.
+    unsafe fn clear_fp_pointers(&mut self);
+}

@@ -1,0 +1,199 @@
+//! The real instructions.
+//!
+//! SDM Vol. 1, 13.7 to 13.12 (operation of each instruction); Vol. 2 for their
+//! faults. A restore is a naked function with its instruction at a known
+//! address, so that a trap handler can tell its fault from all others and
+//! resume at the error return: see [`fixup`].
+
+use core::arch::{asm, naked_asm};
+
+use super::{Hardware, RestoreFault, RestoreInstruction};
+use crate::cpuid::SaveInstruction;
+
+const IA32_XFD: u32 = 0x1c4;
+const IA32_XFD_ERR: u32 = 0x1c5;
+const IA32_XSS: u32 = 0xda0;
+
+/// The processor that executes this code.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silicon;
+
+/// Where to resume after a #GP or #NM at `rip`, if the instruction there is
+/// one of this module's restores: the restore then returns an error. Trap
+/// handlers of the host call this before they give up.
+pub fn fixup(rip: u64) -> Option<u64> {
+    // Labels within `xrstor64` and `xrstors64`.
+    unsafe extern "C" {
+        static vcpu_xstate_xrstor: u8;
+        static vcpu_xstate_xrstor_failed: u8;
+        static vcpu_xstate_xrstors: u8;
+        static vcpu_xstate_xrstors_failed: u8;
+    }
+    let at = |label: *const u8| label.addr() as u64;
+    let table = [
+        (
+            &raw const vcpu_xstate_xrstor,
+            &raw const vcpu_xstate_xrstor_failed,
+        ),
+        (
+            &raw const vcpu_xstate_xrstors,
+            &raw const vcpu_xstate_xrstors_failed,
+        ),
+    ];
+    table
+        .into_iter()
+        .find(|(faulting, _)| at(*faulting) == rip)
+        .map(|(_, resume)| at(resume))
+}
+
+/// XRSTOR64 of the image at RDI with RFBM = RSI; returns 0, or 1 if it faulted.
+///
+/// 1. EDX:EAX = RFBM. 2. Restore. 3. Return 0; the fixup enters at step 4.
+/// 4. Return 1.
+#[unsafe(naked)]
+unsafe extern "C" fn xrstor64(image: *const u8, rfbm: u64) -> u64 {
+    naked_asm!(
+        "mov eax, esi",
+        "mov rdx, rsi",
+        "shr rdx, 32",
+        ".globl vcpu_xstate_xrstor",
+        "vcpu_xstate_xrstor:",
+        "xrstor64 [rdi]",
+        "xor eax, eax",
+        "ret",
+        ".globl vcpu_xstate_xrstor_failed",
+        "vcpu_xstate_xrstor_failed:",
+        "mov eax, 1",
+        "ret",
+    )
+}
+
+/// XRSTORS64 of the image at RDI with RFBM = RSI; as `xrstor64`.
+#[unsafe(naked)]
+unsafe extern "C" fn xrstors64(image: *const u8, rfbm: u64) -> u64 {
+    naked_asm!(
+        "mov eax, esi",
+        "mov rdx, rsi",
+        "shr rdx, 32",
+        ".globl vcpu_xstate_xrstors",
+        "vcpu_xstate_xrstors:",
+        "xrstors64 [rdi]",
+        "xor eax, eax",
+        "ret",
+        ".globl vcpu_xstate_xrstors_failed",
+        "vcpu_xstate_xrstors_failed:",
+        "mov eax, 1",
+        "ret",
+    )
+}
+
+const fn halves(value: u64) -> (u32, u32) {
+    (value as u32, (value >> 32) as u32)
+}
+
+/// WRMSR.
+///
+/// # Safety
+/// The register exists, takes `value`, and the value breaks nothing that runs.
+unsafe fn wrmsr(register: u32, value: u64) {
+    let (low, high) = halves(value);
+    // SAFETY: as the caller promises.
+    unsafe {
+        asm!("wrmsr", in("ecx") register, in("eax") low, in("edx") high,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// One save instruction by its mnemonic.
+macro_rules! save_with {
+    ($mnemonic:literal, $image:expr, $rfbm:expr) => {{
+        let (low, high) = halves($rfbm);
+        // Memory is clobbered: the instruction writes the image.
+        asm!(concat!($mnemonic, " [{image}]"), image = in(reg) $image,
+            in("eax") low, in("edx") high, options(nostack, preserves_flags));
+    }};
+}
+
+impl Hardware for Silicon {
+    unsafe fn write_xcr0(&mut self, value: u64) {
+        let (low, high) = halves(value);
+        // SAFETY: as the caller promises.
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    unsafe fn write_xss(&mut self, value: u64) {
+        // SAFETY: as the caller promises.
+        unsafe { wrmsr(IA32_XSS, value) }
+    }
+
+    unsafe fn write_xfd(&mut self, value: u64) {
+        // SAFETY: as the caller promises.
+        unsafe { wrmsr(IA32_XFD, value) }
+    }
+
+    unsafe fn write_xfd_err(&mut self, value: u64) {
+        // SAFETY: as the caller promises.
+        unsafe { wrmsr(IA32_XFD_ERR, value) }
+    }
+
+    unsafe fn read_xfd_err(&mut self) -> u64 {
+        let (low, high): (u32, u32);
+        // SAFETY: as the caller promises.
+        unsafe {
+            asm!("rdmsr", in("ecx") IA32_XFD_ERR, out("eax") low, out("edx") high,
+                options(nostack, preserves_flags, nomem));
+        }
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match instruction {
+                SaveInstruction::Xsave => save_with!("xsave64", image, rfbm),
+                SaveInstruction::Xsaveopt => save_with!("xsaveopt64", image, rfbm),
+                SaveInstruction::Xsavec => save_with!("xsavec64", image, rfbm),
+                SaveInstruction::Xsaves => save_with!("xsaves64", image, rfbm),
+            }
+        }
+    }
+
+    unsafe fn restore(
+        &mut self,
+        instruction: RestoreInstruction,
+        image: *const u8,
+        rfbm: u64,
+    ) -> Result<(), RestoreFault> {
+        // SAFETY: as the caller promises. A function call may change every
+        // vector register by the ABI, so no compiler holds a value in one.
+        let failed = unsafe {
+            match instruction {
+                RestoreInstruction::Xrstor => xrstor64(image, rfbm),
+                RestoreInstruction::Xrstors => xrstors64(image, rfbm),
+            }
+        };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(RestoreFault)
+        }
+    }
+
+    unsafe fn clear_fp_pointers(&mut self) {
+        let zero = 0u32;
+        // SAFETY: x87 is free to use, as the caller promises. FNCLEX first: a
+        // pending exception would make FILD raise #MF. FFREE makes room on the
+        // stack; FILD then sets the three pointers to this place.
+        unsafe {
+            asm!("fnclex", "ffree st(7)", "fild dword ptr [{}]", in(reg) &raw const zero,
+                options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "silicon_tests.rs"]
+mod tests;

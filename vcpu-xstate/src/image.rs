@@ -1,0 +1,121 @@
+//! A readable image: bytes, a form and a geometry that are known to fit each other.
+//!
+//! A component whose XSTATE_BV bit is clear is INIT and its bytes are never
+//! read. MXCSR in a standard image is the exception that the manual makes:
+//! standard-form XRSTOR loads it whatever XSTATE_BV says, compacted XRSTOR
+//! only with XSTATE_BV\[1\]. [`Image::mxcsr`] is what the guest would see.
+
+use zerocopy::FromBytes;
+
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::header::XsaveHeader;
+use crate::layout::{Form, Geometry, Placement};
+use crate::legacy::{LegacyRegion, MXCSR_INIT};
+
+/// An image that can be read without a further check of lengths.
+#[derive(Clone, Copy)]
+pub struct Image<'a> {
+    bytes: &'a [u8],
+    legacy: &'a LegacyRegion,
+    geometry: &'a Geometry,
+    form: Form,
+    xstate_bv: ComponentSet,
+    layout: ComponentSet,
+}
+
+impl<'a> Image<'a> {
+    /// A view of `bytes`, `None` if they are fewer than the header makes
+    /// necessary, if the header holds what `geometry` does not know, or if it
+    /// is of the other form. In the compacted form, XSTATE_BV beyond XCOMP_BV
+    /// counts as such too.
+    pub fn new(bytes: &'a [u8], geometry: &'a Geometry, form: Form) -> Option<Self> {
+        let (legacy, rest) = LegacyRegion::ref_from_prefix(bytes).ok()?;
+        let (header, _) = XsaveHeader::ref_from_prefix(rest).ok()?;
+        let xstate_bv = header.xstate_bv();
+        let layout = match (form, header.xcomp_bv()) {
+            (Form::Standard, 0) => xstate_bv,
+            (Form::Compacted, xcomp_bv) if xcomp_bv >> 63 == 1 => header.layout(),
+            _ => return None,
+        };
+        let placeable = match form {
+            Form::Standard => geometry.known().difference(geometry.supervisor()),
+            Form::Compacted => geometry.known(),
+        };
+        let fits = placeable.contains(layout)
+            && layout.union(ComponentSet::LEGACY).contains(xstate_bv)
+            && bytes.len() >= geometry.image_size(form, layout);
+        fits.then_some(Self {
+            bytes,
+            legacy,
+            geometry,
+            form,
+            xstate_bv,
+            layout,
+        })
+    }
+
+    /// The components whose state the image holds.
+    pub const fn xstate_bv(&self) -> ComponentSet {
+        self.xstate_bv
+    }
+
+    /// The legacy region as it stands; x87 and XMM count only under XSTATE_BV.
+    pub const fn legacy(&self) -> &'a LegacyRegion {
+        self.legacy
+    }
+
+    /// The MXCSR that a restore of this image gives.
+    pub fn mxcsr(&self) -> u32 {
+        if self.form == Form::Standard || self.xstate_bv.has(ComponentIndex::SSE) {
+            self.legacy.mxcsr.get()
+        } else {
+            MXCSR_INIT
+        }
+    }
+
+    /// Components 2 and above whose state the image holds, ascending, each
+    /// with the bytes that the manuals define (reserved tails left off).
+    pub fn held(&self) -> impl Iterator<Item = (ComponentIndex, &'a [u8])> + use<'a> {
+        let (bytes, held) = (self.bytes, self.xstate_bv);
+        self.geometry
+            .placements(self.form, self.layout)
+            .filter(move |place| held.has(place.component))
+            // In range: `new` compared the length with the end of the layout.
+            .map(move |place| (place.component, &bytes[payload(place)]))
+    }
+
+    /// The components that are not INIT, by content. QEMU does not track
+    /// XINUSE, Intel keeps XINUSE\[PKRU\] set at 0 and XRSTORS sets it from
+    /// XSTATE_BV, so the header alone says too much.
+    pub fn in_use(&self) -> ComponentSet {
+        let mut used = ComponentSet::EMPTY;
+        if self.xstate_bv.has(ComponentIndex::X87) && !self.legacy.x87_is_init() {
+            used.insert(ComponentSet::only(ComponentIndex::X87));
+        }
+        let xmm = self.xstate_bv.has(ComponentIndex::SSE) && !self.legacy.xmm_is_init();
+        if xmm || self.mxcsr() != MXCSR_INIT {
+            used.insert(ComponentSet::only(ComponentIndex::SSE));
+        }
+        for (component, bytes) in self.held() {
+            if !is_zero(bytes) {
+                used.insert(ComponentSet::only(component));
+            }
+        }
+        used
+    }
+}
+
+/// The bytes of a component's place that are state.
+pub(crate) fn payload(place: Placement) -> core::ops::Range<usize> {
+    let bytes = place
+        .component
+        .payload_bytes()
+        .map_or(place.size_bytes, |payload| payload.min(place.size_bytes));
+    place.offset_bytes..place.offset_bytes + bytes
+}
+
+/// Whether all bytes are zero, eight at a time: this runs over tiles of 8 KiB.
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, tail) = bytes.as_chunks::<8>();
+    words.iter().all(|word| u64::from_ne_bytes(*word) == 0) && tail.iter().all(|byte| *byte == 0)
+}

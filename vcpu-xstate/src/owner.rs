@@ -1,0 +1,550 @@
+//! The owner of one vCPU's extended state: the one type that knows where it is and how large.
+//!
+//! Invariants:
+//!
+//! 1. **One home.** [`Home`] says where the state is: in the registers of one
+//!    processor, or in the area. While it is in registers, the area is stale
+//!    and nothing reads it. Whatever reads or edits the area first brings the
+//!    state home ([`PcpuXstate::save`]).
+//! 2. **A version names a state.** Every load and every edit of the area
+//!    counts the generation up. A processor that still has version *(tag,
+//!    generation)* in its registers has this state, bit for bit; so a restore
+//!    is left out exactly where that is so, and a copy that an edit or another
+//!    processor has outdated never matches. Tags are never used twice.
+//! 3. **policy ⊇ area ⊇ accum**, and what is enabled in XCR0 or IA32_XSS is in
+//!    accum, but for XFD-capable components, which are armed where they have no
+//!    room: the hardware's XFD then traps their first use.
+//! 4. **The area is restorable.** It holds only what a processor of this host
+//!    wrote, or what `validate` passed.
+//! 5. **All or nothing.** Whatever needs memory takes it first; an operation
+//!    that fails for want of it has changed nothing but the home.
+//!
+//! Whoever runs a guest calls, in this order: `load`, `enter`, the entry
+//! itself, and on an exit that leads back to the same vCPU only `enter`.
+
+use core::fmt;
+
+use crate::area::{Area, AreaMemory, OutOfMemory};
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::convert::{TooSmall, canonical_size, canonicalise};
+use crate::cpuid::HostXstate;
+use crate::error::broken_rules;
+use crate::header::COMPACTED;
+use crate::hw::Hardware;
+use crate::masks::{XstatePolicy, armed, needs_room};
+use crate::percpu::{CpuId, PcpuXstate, Version};
+use crate::validate::{Claims, TrustedImage};
+use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
+use crate::xfd::{Xfd, XfdError, xfd_verdict};
+use crate::xss::{Xss, XssError, xss_verdict};
+
+/// Where a vCPU's state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In its area.
+    Memory,
+    /// In the registers of this processor.
+    Registers(CpuId),
+}
+
+/// Why XSETBV of a guest cannot be carried out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XsetbvError {
+    /// The guest gets #GP(0).
+    Fault(Xcr0Error),
+    /// There is no memory for what it enables; nothing changed. The vCPU waits
+    /// before its instruction until there is.
+    NeedsMemory(OutOfMemory),
+}
+
+/// Why a write of IA32_XSS cannot be carried out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteXssError {
+    /// The guest gets #GP(0).
+    Fault(XssError),
+    /// As for XSETBV.
+    NeedsMemory(OutOfMemory),
+}
+
+/// Whose #NM it was, or whose first write of an MSR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstUse {
+    /// The hypervisor had held the component back: it has room now, and the
+    /// guest tries again.
+    Retry,
+    /// Nothing was held back: the event is the guest's own.
+    Guests,
+}
+
+/// Why state cannot be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportError {
+    /// The buffer is too small for the image.
+    TooSmall(TooSmall),
+}
+
+broken_rules!(ExportError,
+    Self::TooSmall(e) => ("export-buffer", 0x901, e.given_bytes as u64, e.needed_bytes as u64),
+);
+
+/// Why a validated image cannot become this vCPU's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportError {
+    /// It was validated for a policy that this vCPU does not have: seen, allowed.
+    Policy(u64, u64),
+    /// It was validated for a guest with XSAVE (1) or without (0): seen, allowed.
+    Xsave(u64, u64),
+    /// There is no memory for the area; nothing changed.
+    NeedsMemory(OutOfMemory),
+}
+
+broken_rules!(ImportError,
+    Self::Policy(seen, allowed) => ("import-policy", 0xa01, seen, allowed),
+    Self::Xsave(seen, allowed) => ("import-xsave", 0xa02, seen, allowed),
+    Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
+);
+
+/// What an export wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// What goes into the blob's header.
+    pub claims: Claims,
+    /// Bytes of the image.
+    pub image_len: usize,
+}
+
+/// Whether a component holds state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It holds its initial configuration.
+    Init,
+    /// It holds something else.
+    InUse,
+}
+
+/// One component of a vCPU's policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComponentStatus {
+    /// Which.
+    pub index: ComponentIndex,
+    /// Its size on this machine, in bytes.
+    pub size_bytes: usize,
+    /// Whether it has room in the area.
+    pub area: bool,
+    /// Whether it may hold state.
+    pub accum: bool,
+    /// Whether it does.
+    pub state: Use,
+}
+
+/// The extended state of one vCPU.
+pub struct VcpuXstate {
+    pub(crate) tag: u64,
+    pub(crate) policy: XstatePolicy,
+    pub(crate) xcr0: Xcr0,
+    pub(crate) xss: Xss,
+    pub(crate) xfd: Xfd,
+    pub(crate) xfd_err: Xfd,
+    pub(crate) accum: ComponentSet,
+    pub(crate) area: Area,
+    pub(crate) home: Home,
+    pub(crate) generation: u64,
+}
+
+impl VcpuXstate {
+    /// The state of a vCPU after reset. `tag` was never used before on this
+    /// machine. A policy beyond what `host` offers is cut to it.
+    ///
+    /// # Errors
+    /// No memory for its area.
+    pub fn new(
+        tag: u64,
+        policy: &XstatePolicy,
+        host: &HostXstate,
+        memory: &mut impl AreaMemory,
+    ) -> Result<Self, OutOfMemory> {
+        let policy = policy.within(host.offered());
+        let accum = policy.initial_accum(host.geometry().supervisor());
+        let mask = policy.area(accum);
+        Ok(Self {
+            tag,
+            policy,
+            xcr0: Xcr0::RESET,
+            xss: Xss::RESET,
+            xfd: Xfd::RESET,
+            xfd_err: Xfd::RESET,
+            accum,
+            area: Area::new(host.geometry(), host.format(), mask, memory)?,
+            home: Home::Memory,
+            generation: 0,
+        })
+    }
+
+    /// Gives the area back. A vCPU that is still in a processor's registers
+    /// needs [`PcpuXstate::discard`] there.
+    pub fn release(self, memory: &mut impl AreaMemory) {
+        self.area.release(memory);
+    }
+
+    /// XCR0 as the guest sees it.
+    pub const fn xcr0(&self) -> u64 {
+        self.xcr0.bits()
+    }
+
+    /// IA32_XSS as the guest sees it.
+    pub const fn xss(&self) -> u64 {
+        self.xss.bits()
+    }
+
+    /// IA32_XFD as the guest sees it.
+    pub const fn xfd(&self) -> u64 {
+        self.xfd.bits()
+    }
+
+    /// IA32_XFD_ERR as the guest sees it.
+    pub const fn xfd_err(&self) -> u64 {
+        self.xfd_err.bits()
+    }
+
+    /// What it may ever use.
+    pub const fn policy(&self) -> &XstatePolicy {
+        &self.policy
+    }
+
+    /// What may hold state by now.
+    pub const fn accum(&self) -> ComponentSet {
+        self.accum
+    }
+
+    /// What has room in its area.
+    pub const fn area_mask(&self) -> ComponentSet {
+        self.area.mask()
+    }
+
+    /// Bytes of its area.
+    pub const fn area_size_bytes(&self) -> usize {
+        self.area.size_bytes()
+    }
+
+    /// Where its state is.
+    pub const fn home(&self) -> Home {
+        self.home
+    }
+
+    /// What the guest has enabled in XCR0 or IA32_XSS.
+    pub const fn enabled(&self) -> ComponentSet {
+        self.xcr0.components().union(self.xss.components())
+    }
+
+    /// Carries out XSETBV of XCR0 by the guest at privilege level `cpl`. Where
+    /// `value` enables what has no room yet, the area grows first.
+    ///
+    /// # Errors
+    /// #GP for the guest, or no memory; nothing changed.
+    pub fn set_xcr0<H: Hardware>(
+        &mut self,
+        value: u64,
+        cpl: u8,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), XsetbvError> {
+        let user = self
+            .policy
+            .mask
+            .difference(cpu.host().geometry().supervisor());
+        let verdict = if self.policy.xsave {
+            xcr0_verdict(value, cpl, user)
+        } else {
+            Err(Xcr0Error::WithoutXsave(value))
+        };
+        let xcr0 = verdict.map_err(XsetbvError::Fault)?;
+        self.give_room(xcr0.components(), cpu, memory)
+            .map_err(XsetbvError::NeedsMemory)?;
+        self.xcr0 = xcr0;
+        Ok(())
+    }
+
+    /// Carries out a write of IA32_XSS by the guest; as for XCR0.
+    ///
+    /// # Errors
+    /// #GP for the guest, or no memory; nothing changed.
+    pub fn set_xss<H: Hardware>(
+        &mut self,
+        value: u64,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), WriteXssError> {
+        let supervisor = cpu.host().geometry().supervisor();
+        let allowed = self.policy.mask.intersection(supervisor);
+        let xss = xss_verdict(value, allowed).map_err(WriteXssError::Fault)?;
+        self.give_room(xss.components(), cpu, memory)
+            .map_err(WriteXssError::NeedsMemory)?;
+        self.xss = xss;
+        Ok(())
+    }
+
+    /// Carries out a write of IA32_XFD by the guest. It needs no memory: what
+    /// is enabled by it and has no room is armed until its first use.
+    ///
+    /// # Errors
+    /// #GP for the guest.
+    pub fn set_xfd(&mut self, value: u64, host: &HostXstate) -> Result<(), XfdError> {
+        self.xfd = xfd_verdict(value, self.xfd_capable(host))?;
+        Ok(())
+    }
+
+    /// Carries out a write of IA32_XFD_ERR by the guest.
+    ///
+    /// # Errors
+    /// #GP for the guest.
+    pub fn set_xfd_err(&mut self, value: u64, host: &HostXstate) -> Result<(), XfdError> {
+        self.xfd_err = xfd_verdict(value, self.xfd_capable(host))?;
+        Ok(())
+    }
+
+    /// Handles a first use that the hypervisor may have held back: a #NM with
+    /// these components in IA32_XFD_ERR, or the first write of an intercepted
+    /// MSR of a deferred supervisor component.
+    ///
+    /// # Errors
+    /// No memory; nothing changed. The vCPU waits before its instruction.
+    pub fn first_use<H: Hardware>(
+        &mut self,
+        components: ComponentSet,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<FirstUse, OutOfMemory> {
+        let geometry = cpu.host().geometry();
+        let intercepted = self
+            .policy
+            .deferred
+            .intersection(geometry.supervisor())
+            .difference(self.accum);
+        // What the guest disabled itself is its own #NM.
+        let held_back = self
+            .armed(cpu.host())
+            .difference(self.xfd.components())
+            .union(intercepted);
+        let first = components.intersection(held_back);
+        if first.is_empty() {
+            return Ok(FirstUse::Guests);
+        }
+        self.grow(self.accum.union(first), cpu, memory)?;
+        Ok(FirstUse::Retry)
+    }
+
+    /// What IA32_XFD must be while this vCPU runs: the guest's value and what
+    /// the hypervisor arms.
+    pub fn hardware_xfd(&self, host: &HostXstate) -> ComponentSet {
+        self.xfd.components().union(self.armed(host))
+    }
+
+    /// Bytes of the image that [`export`](Self::export) would write now.
+    pub fn export_size<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> usize {
+        cpu.save(self);
+        let geometry = cpu.host().geometry();
+        canonical_size(&self.area.image(geometry), geometry, self.xfd.components())
+    }
+
+    /// Writes the canonical image of what is in use to `out`. Tile data is left
+    /// out where the guest's XFD disables it (the manual lets it be lost).
+    ///
+    /// # Errors
+    /// `out` is too small; nothing was written.
+    pub fn export<H: Hardware>(
+        &mut self,
+        cpu: &mut PcpuXstate<H>,
+        out: &mut [u8],
+    ) -> Result<Exported, ExportError> {
+        cpu.save(self);
+        let geometry = cpu.host().geometry();
+        let image = self.area.image(geometry);
+        let written = canonicalise(&image, geometry, self.xfd.components(), out)
+            .map_err(ExportError::TooSmall)?;
+        Ok(Exported {
+            claims: Claims {
+                xstate_mask: self.policy.mask.bits(),
+                xcr0: self.xcr0(),
+                xss: self.xss(),
+                xfd: self.xfd(),
+                xfd_err: self.xfd_err(),
+                accum: self.accum.bits(),
+                xcomp_bv: written.components.bits() | COMPACTED,
+                xsave: self.policy.xsave,
+            },
+            image_len: written.len_bytes,
+        })
+    }
+
+    /// Makes a validated image this vCPU's state, all of it or nothing.
+    ///
+    /// # Errors
+    /// It was validated for another policy, or there is no memory for the
+    /// area; the vCPU keeps the state that it had.
+    pub fn import<H: Hardware>(
+        &mut self,
+        image: &TrustedImage<'_>,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), ImportError> {
+        let values = image.values();
+        let (seen, allowed) = (values.policy_mask, self.policy.mask);
+        if !allowed.contains(seen) {
+            return Err(ImportError::Policy(seen.bits(), allowed.bits()));
+        }
+        if values.xsave != self.policy.xsave {
+            let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
+            return Err(ImportError::Xsave(seen, allowed));
+        }
+        let geometry = cpu.host().geometry();
+        let enabled = values.xcr0.components().union(values.xss.components());
+        let accum = values
+            .accum
+            .union(self.policy.initial_accum(geometry.supervisor()))
+            .union(needs_room(enabled, geometry.xfd_capable()));
+        let mask = self.policy.area(accum);
+        let larger = if mask == self.area.mask() {
+            None
+        } else {
+            let area = Area::new(geometry, self.area.format(), mask, memory);
+            Some(area.map_err(ImportError::NeedsMemory)?)
+        };
+
+        // Nothing below fails.
+        cpu.abandon(self);
+        if let Some(area) = larger {
+            self.replace_area(area, memory);
+        }
+        let geometry = cpu.host().geometry();
+        self.area.fill(geometry, image.image(), mask);
+        self.accum = accum;
+        self.xcr0 = values.xcr0;
+        self.xss = values.xss;
+        self.xfd = values.xfd;
+        self.xfd_err = values.xfd_err;
+        self.generation += 1;
+        Ok(())
+    }
+
+    /// What is not INIT, by content.
+    pub fn in_use<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> ComponentSet {
+        cpu.save(self);
+        self.area.image(cpu.host().geometry()).in_use()
+    }
+
+    /// Every component of the policy, ascending.
+    pub fn status<'a, H: Hardware>(
+        &mut self,
+        cpu: &'a mut PcpuXstate<H>,
+    ) -> impl Iterator<Item = ComponentStatus> + use<'a, H> {
+        let in_use = self.in_use(cpu);
+        let (area, accum) = (self.area.mask(), self.accum);
+        let geometry = cpu.host().geometry();
+        self.policy.mask.iter().map(move |index| ComponentStatus {
+            index,
+            size_bytes: match geometry.get(index) {
+                Some(facts) => facts.size_bytes as usize,
+                None => index.payload_bytes().unwrap_or(0),
+            },
+            area: area.has(index),
+            accum: accum.has(index),
+            state: if in_use.has(index) {
+                Use::InUse
+            } else {
+                Use::Init
+            },
+        })
+    }
+
+    /// Room for what is about to be enabled.
+    fn give_room<H: Hardware>(
+        &mut self,
+        enabled: ComponentSet,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), OutOfMemory> {
+        let armable = cpu.host().geometry().xfd_capable();
+        let accum = self.accum.union(needs_room(enabled, armable));
+        self.grow(accum, cpu, memory)
+    }
+
+    fn grow<H: Hardware>(
+        &mut self,
+        accum: ComponentSet,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), OutOfMemory> {
+        let mask = self.policy.area(accum);
+        if mask != self.area.mask() {
+            cpu.save(self);
+            let larger = self.area.relaid(cpu.host().geometry(), mask, memory)?;
+            self.replace_area(larger, memory);
+        }
+        self.accum = accum;
+        Ok(())
+    }
+
+    /// A new buffer is a new image: no processor's copy may skip its restore,
+    /// because the processor's notion of what changed since belongs to the old
+    /// address, which may be given to anyone next.
+    pub(crate) fn replace_area(&mut self, area: Area, memory: &mut impl AreaMemory) {
+        let old = core::mem::replace(&mut self.area, area);
+        old.release(memory);
+        self.generation += 1;
+    }
+
+    fn armed(&self, host: &HostXstate) -> ComponentSet {
+        armed(self.enabled(), host.geometry().xfd_capable(), self.accum)
+    }
+
+    fn xfd_capable(&self, host: &HostXstate) -> ComponentSet {
+        self.policy.mask.intersection(host.geometry().xfd_capable())
+    }
+
+    pub(crate) const fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    pub(crate) const fn version(&self) -> Version {
+        Version {
+            tag: self.tag,
+            generation: self.generation,
+        }
+    }
+
+    pub(crate) const fn next_version(&mut self) -> Version {
+        self.generation += 1;
+        self.version()
+    }
+
+    pub(crate) const fn area(&self) -> &Area {
+        &self.area
+    }
+
+    pub(crate) const fn area_mut(&mut self) -> &mut Area {
+        &mut self.area
+    }
+
+    pub(crate) const fn set_home(&mut self, home: Home) {
+        self.home = home;
+    }
+
+    /// The area holds the state now. What the guest's XFD disables is INIT in
+    /// it: no image has XSTATE_BV & XFD (Linux b45f721775).
+    pub(crate) fn saved(&mut self) {
+        self.home = Home::Memory;
+        if !self.xfd.components().is_empty() {
+            self.area.forget(self.xfd.components());
+        }
+    }
+}
+
+impl fmt::Debug for VcpuXstate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "extended state of vCPU {:#x} ({:?}, generation {}, {:?})",
+            self.tag, self.home, self.generation, self.area
+        )
+    }
+}

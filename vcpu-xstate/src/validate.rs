@@ -1,0 +1,347 @@
+//! From an untrusted image to a trusted one, or to the name of the rule that it breaks; nothing in between.
+//!
+//! What comes over a wire or out of a file is [`Claims`] and bytes. Only
+//! [`validate`] makes a [`TrustedImage`], and only that can become a vCPU's
+//! state: so no restore in the host can fault on what a stranger wrote. Each
+//! paragraph of `validate` is one rule, in an order in which no rule reads
+//! what an earlier one has not covered (lengths come first).
+
+use zerocopy::FromBytes;
+
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::cpuid::HostXstate;
+use crate::error::broken_rules;
+use crate::header::{COMPACTED, XsaveHeader};
+use crate::image::Image;
+use crate::layout::{Form, Geometry, LEGACY_BYTES, LayoutDifference, MIN_IMAGE_BYTES};
+use crate::masks::XstatePolicy;
+use crate::values::{self, BadValue};
+use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
+use crate::xfd::{Xfd, XfdError, xfd_verdict};
+use crate::xss::{Xss, XssError, xss_verdict};
+
+/// What came with an image. Untrusted: each is an allegation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The policy of the vCPU that it was taken from.
+    pub xstate_mask: u64,
+    /// Its XCR0.
+    pub xcr0: u64,
+    /// Its IA32_XSS.
+    pub xss: u64,
+    /// Its IA32_XFD, as the guest sees it.
+    pub xfd: u64,
+    /// Its IA32_XFD_ERR, as the guest sees it.
+    pub xfd_err: u64,
+    /// What may hold state.
+    pub accum: u64,
+    /// XCOMP_BV of the image.
+    pub xcomp_bv: u64,
+    /// Whether its policy has XSAVE.
+    pub xsave: bool,
+}
+
+/// Why an image is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Fewer bytes than legacy region and header: length, least.
+    TooShort(u64, u64),
+    /// XSAVE in the image's policy (1) or not (0), other than here: seen, allowed.
+    Xsave(u64, u64),
+    /// The policy lacks x87 or SSE.
+    MaskLegacy(u64),
+    /// The image's policy exceeds the vCPU's.
+    MaskPolicy(u64, u64),
+    /// The image's policy exceeds what the host offers.
+    MaskHost(u64, u64),
+    /// The image's directory does not describe all of its policy.
+    MaskDirectory(u64, u64),
+    /// A component has another layout there. The guest's own images and its
+    /// cached leaf 0xD could not be converted.
+    Layout(LayoutDifference),
+    /// XCR0 is not legal, or exceeds the policy.
+    Xcr0(Xcr0Error),
+    /// IA32_XSS exceeds the policy.
+    Xss(XssError),
+    /// IA32_XFD exceeds the policy.
+    Xfd(XfdError),
+    /// IA32_XFD_ERR exceeds the policy.
+    XfdErr(XfdError),
+    /// `accum` exceeds the policy.
+    AccumPolicy(u64, u64),
+    /// `accum` lacks what is enabled and cannot be held back, or x87 and SSE:
+    /// `accum`, the least that it must hold.
+    AccumEnabled(u64, u64),
+    /// XCOMP_BV of the image is not the one that came with it.
+    XcompBvClaim(u64, u64),
+    /// XCOMP_BV bit 63 is clear: the image is not compacted.
+    XcompBvBit63(u64),
+    /// XCOMP_BV exceeds the policy.
+    XcompBvPolicy(u64, u64),
+    /// The image is not exactly as long as its XCOMP_BV makes it.
+    Length(u64, u64),
+    /// Reserved bytes of the header are not zero.
+    HeaderReserved(u64),
+    /// XSTATE_BV exceeds XCOMP_BV.
+    XstateBvXcompBv(u64, u64),
+    /// XSTATE_BV exceeds `accum`.
+    XstateBvAccum(u64, u64),
+    /// XSTATE_BV has what IA32_XFD disables.
+    XstateBvXfd(u64, u64),
+    /// MXCSR has bits that this processor faults on.
+    Mxcsr(u64, u64),
+    /// A component holds an address that is not canonical here.
+    Address(ComponentIndex, u64, u64),
+    /// A component has reserved bits set.
+    Reserved(ComponentIndex, u64, u64),
+    /// IA32_U_CET has both TRACKER and SUPPRESS.
+    CetTracker(u64, u64),
+    /// A depth of the branch records that no processor has.
+    LbrDepth(u64, u64),
+    /// A tile configuration that no processor takes.
+    TileConfig(u64, u64),
+}
+
+broken_rules!(Rejection,
+    Self::TooShort(seen, least) => ("image-too-short", 0x301, seen, least),
+    Self::Xsave(seen, allowed) => ("policy-xsave", 0x302, seen, allowed),
+    Self::MaskLegacy(seen) => ("xstate-mask-legacy", 0x303, seen, seen | 3),
+    Self::MaskPolicy(seen, allowed) => ("xstate-mask-policy", 0x304, seen, allowed),
+    Self::MaskHost(seen, allowed) => ("xstate-mask-host", 0x305, seen, allowed),
+    Self::MaskDirectory(seen, allowed) => ("xstate-mask-directory", 0x306, seen, allowed),
+    Self::Layout(d) => ("component-layout", 0x307, d.values().1, d.values().2),
+    Self::Xcr0(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+    Self::Xss(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+    Self::Xfd(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+    Self::XfdErr(e) => ("xfd-err-policy", 0x308, e.seen(), e.allowed()),
+    Self::AccumPolicy(seen, allowed) => ("accum-policy", 0x309, seen, allowed),
+    Self::AccumEnabled(seen, least) => ("accum-enabled", 0x30a, seen, least),
+    Self::XcompBvClaim(seen, claimed) => ("xcomp-bv-claim", 0x30b, seen, claimed),
+    Self::XcompBvBit63(seen) => ("xcomp-bv-bit-63", 0x30c, seen, seen | COMPACTED),
+    Self::XcompBvPolicy(seen, allowed) => ("xcomp-bv-policy", 0x30d, seen, allowed),
+    Self::Length(seen, exact) => ("image-length", 0x30e, seen, exact),
+    Self::HeaderReserved(seen) => ("header-reserved", 0x30f, seen, 0),
+    Self::XstateBvXcompBv(seen, allowed) => ("xstate-bv-xcomp-bv", 0x310, seen, allowed),
+    Self::XstateBvAccum(seen, allowed) => ("xstate-bv-accum", 0x311, seen, allowed),
+    Self::XstateBvXfd(seen, allowed) => ("xstate-bv-xfd", 0x312, seen, allowed),
+    Self::Mxcsr(seen, allowed) => ("mxcsr", 0x313, seen, allowed),
+    Self::Address(_, seen, allowed) => ("component-address", 0x314, seen, allowed),
+    Self::Reserved(_, seen, allowed) => ("component-reserved", 0x315, seen, allowed),
+    Self::CetTracker(seen, allowed) => ("cet-tracker", 0x316, seen, allowed),
+    Self::LbrDepth(seen, largest) => ("lbr-depth", 0x317, seen, largest),
+    Self::TileConfig(seen, largest) => ("tile-config", 0x318, seen, largest),
+);
+
+/// The registers that came with a trusted image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Values {
+    pub policy_mask: ComponentSet,
+    pub xcr0: Xcr0,
+    pub xss: Xss,
+    pub xfd: Xfd,
+    pub xfd_err: Xfd,
+    pub accum: ComponentSet,
+    pub xsave: bool,
+}
+
+/// An image that this host can restore, with the registers that belong to it.
+#[derive(Clone, Copy)]
+pub struct TrustedImage<'a> {
+    image: Image<'a>,
+    values: Values,
+}
+
+impl<'a> TrustedImage<'a> {
+    /// The image.
+    pub const fn image(&self) -> &Image<'a> {
+        &self.image
+    }
+
+    pub(crate) const fn values(&self) -> &Values {
+        &self.values
+    }
+}
+
+impl core::fmt::Debug for TrustedImage<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "TrustedImage({})", self.image.xstate_bv())
+    }
+}
+
+/// Judges a compacted image of a machine with `geometry`, for a vCPU with
+/// `policy` on `host`.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn validate<'a>(
+    claims: &Claims,
+    geometry: &'a Geometry,
+    image: &'a [u8],
+    host: &HostXstate,
+    policy: &XstatePolicy,
+) -> Result<TrustedImage<'a>, Rejection> {
+    let values = check_claims(claims, geometry, host, policy)?;
+    let image = check_image(claims, &values, geometry, image)?;
+    check_contents(&image, host)?;
+    Ok(TrustedImage { image, values })
+}
+
+/// Everything that can be judged before the image is looked at.
+fn check_claims(
+    claims: &Claims,
+    geometry: &Geometry,
+    host: &HostXstate,
+    policy: &XstatePolicy,
+) -> Result<Values, Rejection> {
+    use Rejection as R;
+
+    // A guest with XSAVE does not become one without.
+    if claims.xsave != policy.xsave {
+        return Err(R::Xsave(claims.xsave.into(), policy.xsave.into()));
+    }
+
+    // Every guest has x87 and SSE.
+    let mask = ComponentSet::from_bits_retain(claims.xstate_mask);
+    if !mask.contains(ComponentSet::LEGACY) {
+        return Err(R::MaskLegacy(mask.bits()));
+    }
+
+    // No more than this vCPU may use, than this host offers, than the
+    // directory describes.
+    let within = |limit: ComponentSet, error: fn(u64, u64) -> R| {
+        if limit.contains(mask) {
+            Ok(())
+        } else {
+            Err(error(mask.bits(), limit.bits()))
+        }
+    };
+    within(policy.mask, R::MaskPolicy)?;
+    within(host.offered(), R::MaskHost)?;
+    within(geometry.known(), R::MaskDirectory)?;
+
+    // The layouts agree over the policy.
+    if let Some(difference) = host.geometry().first_difference(geometry, mask) {
+        return Err(R::Layout(difference));
+    }
+
+    // The registers are values that the guest could have written.
+    let supervisor = mask.intersection(host.geometry().supervisor());
+    let capable = mask.intersection(host.geometry().xfd_capable());
+    let xcr0 = xcr0_verdict(claims.xcr0, 0, mask.difference(supervisor)).map_err(R::Xcr0)?;
+    if !claims.xsave && xcr0 != Xcr0::RESET {
+        return Err(R::Xcr0(Xcr0Error::WithoutXsave(claims.xcr0)));
+    }
+    let xss = xss_verdict(claims.xss, supervisor).map_err(R::Xss)?;
+    let xfd = xfd_verdict(claims.xfd, capable).map_err(R::Xfd)?;
+    let xfd_err = xfd_verdict(claims.xfd_err, capable).map_err(R::XfdErr)?;
+
+    // policy ⊇ accum ⊇ what is enabled and cannot be held back by XFD.
+    let accum = ComponentSet::from_bits_retain(claims.accum);
+    if !mask.contains(accum) {
+        return Err(R::AccumPolicy(accum.bits(), mask.bits()));
+    }
+    let enabled = xcr0.components().union(xss.components());
+    let least = enabled.difference(capable).union(ComponentSet::LEGACY);
+    if !accum.contains(least) {
+        return Err(R::AccumEnabled(accum.bits(), least.bits()));
+    }
+
+    Ok(Values {
+        policy_mask: mask,
+        xcr0,
+        xss,
+        xfd,
+        xfd_err,
+        accum,
+        xsave: claims.xsave,
+    })
+}
+
+/// The header, and that the bytes are as many as it says.
+fn check_image<'a>(
+    claims: &Claims,
+    values: &Values,
+    geometry: &'a Geometry,
+    bytes: &'a [u8],
+) -> Result<Image<'a>, Rejection> {
+    use Rejection as R;
+    let len = bytes.len() as u64;
+    let too_short = R::TooShort(len, MIN_IMAGE_BYTES as u64);
+
+    // The exact length comes before any byte is read: it follows from the
+    // XCOMP_BV that came with the image.
+    let claimed = claims.xcomp_bv;
+    if claimed & COMPACTED == 0 {
+        return Err(R::XcompBvBit63(claimed));
+    }
+    let layout = ComponentSet::from_bits_retain(claimed & !COMPACTED);
+    if !values.policy_mask.contains(layout) {
+        let allowed = values.policy_mask.bits() | COMPACTED;
+        return Err(R::XcompBvPolicy(claimed, allowed));
+    }
+    if bytes.len() < MIN_IMAGE_BYTES {
+        return Err(too_short);
+    }
+    let exact = geometry.image_size(Form::Compacted, layout);
+    if bytes.len() != exact {
+        return Err(R::Length(len, exact as u64));
+    }
+
+    // The image's own XCOMP_BV is the one that came with it.
+    let Some(Ok((header, _))) = bytes.get(LEGACY_BYTES..).map(XsaveHeader::ref_from_prefix) else {
+        return Err(too_short);
+    };
+    if header.xcomp_bv() != claimed {
+        return Err(R::XcompBvClaim(header.xcomp_bv(), claimed));
+    }
+
+    // Reserved bytes are zero.
+    if let Some(word) = header.first_reserved() {
+        return Err(R::HeaderReserved(word));
+    }
+
+    // XSTATE_BV ⊆ XCOMP_BV, ⊆ accum, and nothing in it that XFD disables. The
+    // legacy region is there whether XCOMP_BV names it or not, but XRSTORS
+    // does not care and faults.
+    let xstate_bv = header.xstate_bv();
+    let within = |limit: ComponentSet, error: fn(u64, u64) -> R| {
+        if limit.contains(xstate_bv) {
+            Ok(())
+        } else {
+            Err(error(xstate_bv.bits(), limit.bits()))
+        }
+    };
+    within(layout, R::XstateBvXcompBv)?;
+    within(values.accum, R::XstateBvAccum)?;
+    let enabled = ComponentSet::ALL.difference(values.xfd.components());
+    within(enabled, R::XstateBvXfd)?;
+
+    // What `Image::new` wants has been checked, each under its own name.
+    Image::new(bytes, geometry, Form::Compacted).ok_or(too_short)
+}
+
+/// The register contents, as far as a processor refuses some.
+fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
+    use Rejection as R;
+
+    // MXCSR counts only with XSTATE_BV[1]: `mxcsr` is 1F80 otherwise.
+    let mxcsr = image.mxcsr();
+    if mxcsr & !host.mxcsr_mask() != 0 {
+        return Err(R::Mxcsr(mxcsr.into(), host.mxcsr_mask().into()));
+    }
+
+    for (component, bytes) in image.held() {
+        values::check(component, bytes, host.linear_address_bits()).map_err(|bad| match bad {
+            BadValue::Address(seen, allowed) => R::Address(component, seen, allowed),
+            BadValue::Reserved(seen, allowed) => R::Reserved(component, seen, allowed),
+            BadValue::CetTracker(seen, allowed) => R::CetTracker(seen, allowed),
+            BadValue::LbrDepth(seen, largest) => R::LbrDepth(seen, largest),
+            BadValue::TileConfig(seen, largest) => R::TileConfig(seen, largest),
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

@@ -1,0 +1,260 @@
+//! Which register contents a restore accepts: the legal values inside components.
+//!
+//! XRSTORS checks what WRMSR would check and faults, some parts XRSTOR too
+//! (SDM Vol. 1, 13.5 XSAVE-Managed State; 13.12 Operation of XRSTORS). A rule
+//! here is never wider than the processor's.
+
+use crate::component::ComponentIndex;
+
+/// What is wrong with the contents of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadValue {
+    /// A linear address that is not canonical: the address, its legal low half.
+    Address(u64, u64),
+    /// Reserved bits of a register are set: the value, what may be set.
+    Reserved(u64, u64),
+    /// IA32_U_CET has both TRACKER and SUPPRESS: the value, what may be set.
+    CetTracker(u64, u64),
+    /// A depth of the branch records that no processor has: depth, largest.
+    LbrDepth(u64, u64),
+    /// AMX tile configuration that LDTILECFG would refuse: value, largest.
+    TileConfig(u64, u64),
+}
+
+/// Judges the defined bytes of a component; `linear_address_bits` is the
+/// machine's. Components without a rule here take any bytes.
+pub fn check(
+    component: ComponentIndex,
+    bytes: &[u8],
+    linear_address_bits: u8,
+) -> Result<(), BadValue> {
+    let at = |offset| word(bytes, offset);
+    let address = |offset, reserved: u64| {
+        let value = at(offset);
+        canonical(value, linear_address_bits)?;
+        only(value, !reserved)
+    };
+    match component {
+        // BNDCFGU: base of the directory, BNDPRESERVE, EN. BNDSTATUS is free.
+        ComponentIndex::BNDCSR => address(0, 0xffc),
+        // PASID and a valid bit.
+        ComponentIndex::PASID => only(at(0), 0x800f_ffff),
+        // IA32_U_CET and IA32_PL3_SSP.
+        ComponentIndex::CET_U => {
+            address(0, 0x3c0)?;
+            if at(0) & 0xc00 == 0xc00 {
+                return Err(BadValue::CetTracker(at(0), at(0) & !0x400));
+            }
+            address(8, 0x3)
+        }
+        // IA32_PL0_SSP to IA32_PL2_SSP.
+        ComponentIndex::CET_S => (0..3).try_for_each(|i| address(8 * i, 0x3)),
+        // UIHANDLER, UISTACKADJUST, UINTR_MISC (size of the table, UINV, UIF),
+        // UPIDADDR, UIRR, UITTADDR (SDM Vol. 1, 13.5.11).
+        ComponentIndex::UINTR => {
+            address(0, 0)?;
+            address(8, 0x6)?;
+            only(at(16), 0x8000_00ff_ffff_ffff)?;
+            address(24, 0x3f)?;
+            address(40, 0xe)
+        }
+        // LBR_CTL, LBR_DEPTH, LER_FROM/TO/INFO, then 32 of FROM/TO/INFO.
+        ComponentIndex::LBR => {
+            only(at(0), 0x007f_000f)?;
+            let depth = at(8);
+            if depth > 64 || depth % 8 != 0 {
+                return Err(BadValue::LbrDepth(depth, 64));
+            }
+            (0..33).try_for_each(|i| {
+                address(16 + 24 * i, 0)?;
+                address(24 + 24 * i, 0)?;
+                only(at(32 + 24 * i), 0xff00_0000_0000_ffff)
+            })
+        }
+        // A bad configuration does not fault: the processor makes it INIT. But
+        // then the guest would find another state than it left.
+        ComponentIndex::TILECFG => tile_config(bytes),
+        _ => Ok(()),
+    }
+}
+
+/// Palette 0 (INIT) or 1, start row, reserved bytes, bytes per row, rows (SDM
+/// Vol. 2, LDTILECFG).
+fn tile_config(bytes: &[u8]) -> Result<(), BadValue> {
+    let byte = |i: usize| u64::from(bytes.get(i).copied().unwrap_or(0));
+    let most = |value: u64, largest: u64| {
+        if value <= largest {
+            Ok(())
+        } else {
+            Err(BadValue::TileConfig(value, largest))
+        }
+    };
+    most(byte(0), 1)?;
+    let any_other = (1..64).any(|i| byte(i) != 0);
+    if byte(0) == 0 {
+        return most(any_other.into(), 0);
+    }
+    (2..16).try_for_each(|i| most(byte(i), 0))?;
+    (0..16).try_for_each(|tile| {
+        let (row_bytes, rows) = (
+            byte(16 + 2 * tile) | byte(17 + 2 * tile) << 8,
+            byte(48 + tile),
+        );
+        let (max_row_bytes, max_rows) = if tile < 8 { (64, 16) } else { (0, 0) };
+        most(row_bytes, max_row_bytes)?;
+        most(rows, max_rows)?;
+        // A tile has both dimensions or none.
+        most((row_bytes == 0) as u64 ^ (rows == 0) as u64, 0)
+    })
+}
+
+fn word(bytes: &[u8], offset: usize) -> u64 {
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+fn only(value: u64, allowed: u64) -> Result<(), BadValue> {
+    if value & !allowed == 0 {
+        Ok(())
+    } else {
+        Err(BadValue::Reserved(value, allowed))
+    }
+}
+
+fn canonical(value: u64, linear_address_bits: u8) -> Result<(), BadValue> {
+    // Sign-extended from the top implemented bit; the width is 48 to 57.
+    let shift = 64 - u32::from(linear_address_bits.clamp(48, 57));
+    if ((value << shift) as i64 >> shift) as u64 == value {
+        Ok(())
+    } else {
+        Err(BadValue::Address(value, u64::MAX >> (shift + 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLE: u64 = 0x0000_8000_0000_0000;
+
+    /// The component with `value` at `offset`, else zero.
+    fn with(component: ComponentIndex, offset: usize, value: u64) -> Result<(), BadValue> {
+        let mut bytes = vec![0; component.payload_bytes().unwrap()];
+        bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        check(component, &bytes, 48)
+    }
+
+    #[test]
+    fn init_and_the_self_test_patterns_are_legal() {
+        for component in crate::ComponentSet::ALL {
+            let Some(len) = component.payload_bytes() else {
+                continue;
+            };
+            let mut bytes = vec![0; len];
+            assert_eq!(check(component, &bytes, 48), Ok(()), "{component} INIT");
+            for seed in [0, 0x5a, 0xff] {
+                bytes.fill(0);
+                crate::selftest::pattern(component, seed, &mut bytes);
+                assert_eq!(check(component, &bytes, 48), Ok(()), "{component} {seed}");
+                assert!(bytes.iter().any(|b| *b != 0), "{component} pattern is INIT");
+            }
+        }
+    }
+
+    #[test]
+    fn every_address_must_be_canonical() {
+        use ComponentIndex as C;
+        let addresses = [
+            (C::BNDCSR, 0),
+            (C::CET_U, 0),
+            (C::CET_U, 8),
+            (C::CET_S, 0),
+            (C::CET_S, 8),
+            (C::CET_S, 16),
+            (C::UINTR, 0),
+            (C::UINTR, 8),
+            (C::UINTR, 24),
+            (C::UINTR, 40),
+            (C::LBR, 16),
+            (C::LBR, 24),
+            (C::LBR, 784),
+            (C::LBR, 792),
+        ];
+        for (component, offset) in addresses {
+            assert_eq!(
+                with(component, offset, HOLE),
+                Err(BadValue::Address(HOLE, 0x7fff_ffff_ffff)),
+                "{component} at {offset}"
+            );
+            assert_eq!(with(component, offset, 0xffff_8000_0000_1000), Ok(()));
+        }
+        // 57 bits reach further.
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&HOLE.to_le_bytes());
+        assert_eq!(check(C::CET_U, &bytes, 57), Ok(()));
+        bytes[8..].copy_from_slice(&(1u64 << 56).to_le_bytes());
+        assert!(check(C::CET_U, &bytes, 57).is_err());
+    }
+
+    #[test]
+    fn reserved_bits_are_refused() {
+        use ComponentIndex as C;
+        let reserved = [
+            (C::BNDCSR, 0, 1 << 2),
+            (C::PASID, 0, 1 << 20),
+            (C::PASID, 0, 1 << 32),
+            (C::CET_U, 0, 1 << 6),
+            (C::CET_U, 8, 1),
+            (C::CET_S, 16, 2),
+            (C::UINTR, 8, 2),
+            (C::UINTR, 16, 1 << 40),
+            (C::UINTR, 24, 1 << 5),
+            (C::UINTR, 40, 1 << 3),
+            (C::LBR, 0, 1 << 4),
+            (C::LBR, 32, 1 << 16),
+        ];
+        for (component, offset, value) in reserved {
+            let error = with(component, offset, value).unwrap_err();
+            assert!(
+                matches!(error, BadValue::Reserved(seen, allowed)
+                    if seen == value && seen & !allowed != 0),
+                "{component} at {offset}: {error:?}"
+            );
+        }
+        assert_eq!(
+            with(C::CET_U, 0, 0xc00),
+            Err(BadValue::CetTracker(0xc00, 0x800))
+        );
+        assert_eq!(with(C::LBR, 8, 12), Err(BadValue::LbrDepth(12, 64)));
+        assert_eq!(with(C::LBR, 8, 72), Err(BadValue::LbrDepth(72, 64)));
+    }
+
+    #[test]
+    fn tile_configurations_as_ldtilecfg_has_them() {
+        let refused = |edits: &[(usize, u8)]| {
+            let mut bytes = [0; 64];
+            crate::selftest::pattern(ComponentIndex::TILECFG, 15, &mut bytes);
+            for (offset, value) in edits {
+                bytes[*offset] = *value;
+            }
+            check(ComponentIndex::TILECFG, &bytes, 48).is_err()
+        };
+        assert!(!refused(&[]));
+        assert!(!refused(&[(16, 0), (48, 0)]));
+        for edits in [
+            &[(0, 2)][..],
+            &[(0, 0)],
+            &[(2, 1)],
+            &[(15, 1)],
+            &[(16, 65)],
+            &[(17, 1)],
+            &[(48, 17)],
+            &[(48, 0)],
+            &[(32, 4), (56, 1)],
+        ] {
+            assert!(refused(edits), "{edits:?}");
+        }
+    }
+}
