@@ -4,10 +4,10 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use migration_abi::stream::RecordType;
 
@@ -72,14 +72,14 @@ struct State {
 
 /// The wire. Dropping it closes both ends.
 pub struct Relay {
-    shared: Arc<(Mutex<State>, Condvar)>,
+    shared: Arc<Mutex<State>>,
     ends: [UnixStream; 2],
 }
 
 impl Relay {
     /// Joins the ends of machine A and machine B.
     pub fn join(a: UnixStream, b: UnixStream) -> Result<Self> {
-        let shared: Arc<(Mutex<State>, Condvar)> = Arc::default();
+        let shared: Arc<Mutex<State>> = Arc::default();
         let ends = [a.try_clone()?, b.try_clone()?];
         for (side, source, sink) in [(Side::A, a.try_clone()?, b.try_clone()?), (Side::B, b, a)] {
             let shared = Arc::clone(&shared);
@@ -129,40 +129,8 @@ impl Relay {
         self.lock().broken
     }
 
-    /// Waits until `look` finds something among the frames since `mark`.
-    pub fn wait<T>(
-        &self,
-        mark: usize,
-        limit: Duration,
-        mut look: impl FnMut(&[Seen]) -> Option<T>,
-    ) -> Result<T> {
-        let deadline = Instant::now() + limit;
-        let mut state = self.lock();
-        loop {
-            if let Some(found) = look(state.seen.get(mark..).unwrap_or_default()) {
-                return Ok(found);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let kinds: Vec<_> = state
-                    .seen
-                    .iter()
-                    .skip(mark)
-                    .map(|seen| (seen.from, seen.kind))
-                    .collect();
-                bail!("not seen on the wire within {limit:?}; seen: {kinds:?}");
-            }
-            state = self
-                .shared
-                .1
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,12 +143,7 @@ impl Drop for Relay {
     }
 }
 
-fn carry(
-    side: Side,
-    mut source: UnixStream,
-    mut sink: UnixStream,
-    shared: &(Mutex<State>, Condvar),
-) {
+fn carry(side: Side, mut source: UnixStream, mut sink: UnixStream, shared: &Mutex<State>) {
     let mut splitter = Splitter::default();
     let mut mended = 0;
     let mut buffer = [0; 16384];
@@ -189,7 +152,7 @@ fn carry(
             return;
         };
         let carried = {
-            let mut state = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
             if state.mended != mended {
                 mended = state.mended;
                 splitter = Splitter::default();
@@ -199,7 +162,6 @@ fn carry(
                 state.handle(side, piece, &mut out);
             }
             state.bytes += out.len() as u64;
-            shared.1.notify_all();
             out
         };
         if sink.write_all(&carried).is_err() {
@@ -298,8 +260,6 @@ mod tests {
         end.read_exact(&mut bytes).ok().map(|()| bytes)
     }
 
-    const LONG: Duration = Duration::from_secs(5);
-
     #[test]
     fn carries_both_ways_and_counts() {
         let mut wire = wire();
@@ -307,9 +267,6 @@ mod tests {
         wire.a.write_all(&hello).unwrap();
         assert_eq!(receive(&wire.b, hello.len()), Some(hello.clone()));
         wire.b.write_all(b"noise").unwrap();
-        wire.relay
-            .wait(0, LONG, |seen| (seen.len() == 1).then_some(()))
-            .unwrap();
         let seen = wire.relay.since(0);
         assert_eq!((seen[0].from, seen[0].kind), (Side::A, RecordType::Hello));
         assert!(wire.relay.bytes() >= hello.len() as u64);

@@ -26,7 +26,7 @@ pub enum Line {
     Other,
 }
 
-/// Reads `torture seed=7 ok count=120 hash=… clock_ns=…` or `torture FAIL …`.
+/// Reads `torture seed=7 ok count=120 hash=… clock_ns=… ticks=…` or `torture FAIL …`.
 pub fn parse(line: &str) -> Line {
     let line = line.trim();
     if line.contains("torture") && line.contains("FAIL") {
@@ -36,13 +36,14 @@ pub fn parse(line: &str) -> Line {
         .split_whitespace()
         .filter_map(|word| word.split_once('='))
         .collect();
-    let number = |name: &str| fields.get(name)?.parse().ok();
+    let number = |name: &str| fields.get(name)?.parse::<u64>().ok();
     let report = || {
         line.strip_prefix("torture ")?
             .split_whitespace()
             .any(|word| word == "ok")
             .then_some(())?;
-        // The clock stands last: half a line has none.
+        // These stand last: half a line may end within the clock's digits.
+        number("ticks")?;
         Some(Report {
             seed: number("seed")?,
             count: number("count")?,
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn reports_and_wrong_bits() {
         assert_eq!(
-            parse("torture seed=7 ok count=120 hash=00ff clock_ns=5000\r"),
+            parse("torture seed=7 ok count=120 hash=00ff clock_ns=5000 ticks=5\r"),
             Line::Fine(Report {
                 seed: 7,
                 count: 120,
@@ -129,25 +130,31 @@ mod tests {
         let wrong = "torture FAIL component=avx register=ymm3 offset=16";
         assert_eq!(parse(wrong), Line::Wrong(wrong.into()));
         assert_eq!(parse("torture seed=7 ok cou"), Line::Other);
+        assert_eq!(
+            parse("torture seed=7 ok count=120 hash=00ff clock_ns=50"),
+            Line::Other
+        );
         assert_eq!(parse("hello"), Line::Other);
     }
 
     #[test]
     fn a_ledger_takes_no_steps_back() {
-        let good = "torture seed=7 ok count=1 hash=a clock_ns=10\ntorture seed=7 ok count=2 hash=b clock_ns=10\n";
+        let good = "torture seed=7 ok count=1 hash=a clock_ns=10 ticks=5\ntorture seed=7 ok count=2 hash=b clock_ns=10 ticks=5\n";
         let mut ledger = Ledger::new(7);
         ledger.read(&lines(good)).unwrap();
         assert_eq!(ledger.count(), 2);
         for bad in [
-            "torture seed=7 ok count=1 hash=a clock_ns=11",
-            "torture seed=7 ok count=3 hash=a clock_ns=9",
-            "torture seed=8 ok count=3 hash=a clock_ns=11",
+            "torture seed=7 ok count=1 hash=a clock_ns=11 ticks=5",
+            "torture seed=7 ok count=3 hash=a clock_ns=9 ticks=5",
+            "torture seed=8 ok count=3 hash=a clock_ns=11 ticks=5",
             "torture FAIL component=x87 register=st0 offset=0",
         ] {
             assert!(ledger.clone().read(&lines(bad)).is_err(), "{bad}");
         }
         ledger
-            .read(&lines("torture seed=7 ok count=3 hash=a clock_ns=11"))
+            .read(&lines(
+                "torture seed=7 ok count=3 hash=a clock_ns=11 ticks=5",
+            ))
             .unwrap();
     }
 }

@@ -1,76 +1,80 @@
-//! A paused guest's policy is narrowed and widened between its moves; its area
+//! A paused guest's policy is widened and narrowed between its moves; its area
 //! and its blob follow, and it cannot be narrowed below what it uses.
 
 use anyhow::{Result, ensure};
 
-use crate::migrate::decode;
-use crate::migrate::relay::Side;
-use crate::migrate::rig::{Guest, Rig};
+use super::super::decode;
+use super::super::relay::Side;
+use super::super::rig::{Guest, Rig};
 
-/// Bits of the components in XCR0.
-const AVX: u64 = 1 << 2;
-const MPX: u64 = 3 << 3;
-const PKRU: u64 = 1 << 9;
+/// What the guest finds when it starts, and so uses, up to AVX.
+const NARROW: &str = "host:mpx=0,pku=0";
+const WIDE: &str = "host";
+/// Less than what it uses.
+const TOO_NARROW: &str = "host:avx=0,mpx=0,pku=0";
+
+/// Bits of x87, SSE and AVX.
+const NARROW_MASK: u64 = 7;
 
 pub fn play(rig: &mut Rig) -> Result<String> {
-    // The guest is told to leave MPX and PKRU alone, so these can be taken away.
-    let mut guest = rig.create(Side::A, 17, "use=x87,sse,avx")?;
+    let mut guest = rig.create(Side::A, 17, &format!("policy={NARROW}"))?;
     rig.progress(&mut guest, 2)?;
-    let wide = look(rig, &guest)?;
-    ensure!(
-        wide.mask & (AVX | MPX | PKRU) == AVX | MPX | PKRU,
-        "the host's policy is {:#x}",
-        wide.mask
-    );
-
-    // Narrowed: less room, a smaller directory, and the guest notices nothing.
-    set(rig, &guest, "host:mpx=0,pku=0")?;
     let narrow = look(rig, &guest)?;
     ensure!(
-        narrow.mask == wide.mask & !(MPX | PKRU),
-        "narrowed, the policy is {:#x}",
+        narrow.mask == NARROW_MASK,
+        "with {NARROW} the policy is {:#x}",
         narrow.mask
     );
+
+    // Widened: more room and a longer directory, and the guest, which asked
+    // CPUID when it started, notices nothing.
+    set(rig, &guest, WIDE)?;
+    let wide = look(rig, &guest)?;
+    let more = (wide.mask & !narrow.mask).count_ones() as usize;
     ensure!(
-        narrow.area_bytes < wide.area_bytes,
-        "narrowed, the area has {} bytes",
-        narrow.area_bytes
+        narrow.mask & !wide.mask == 0 && more > 0,
+        "widened, the policy is {:#x}",
+        wide.mask
     );
     ensure!(
-        narrow.directory + 3 == wide.directory,
-        "narrowed, the blob's directory has {} rows",
-        narrow.directory
+        wide.area_bytes > narrow.area_bytes,
+        "widened, the area still has {} bytes",
+        wide.area_bytes
     );
-    move_and_run(rig, &mut guest)?;
-    let moved = look(rig, &guest)?;
-    ensure!(moved == narrow, "moved, it is {moved:?} and was {narrow:?}");
+    ensure!(
+        wide.directory == narrow.directory + more,
+        "widened, the blob's directory has {} rows",
+        wide.directory
+    );
+    move_and_look(rig, &mut guest, &wide)?;
+
+    set(rig, &guest, NARROW)?;
+    let again = look(rig, &guest)?;
+    ensure!(
+        again == narrow,
+        "narrowed again, it is {again:?} and was {narrow:?}"
+    );
+    move_and_look(rig, &mut guest, &narrow)?;
 
     // Narrower than what it uses: refused by name, and nothing is changed.
     rig.pause(&guest)?;
-    let command = format!("policy {} host:avx=0,mpx=0,pku=0", guest.id);
-    let refusal = rig.shell(guest.at).refused(&command)?;
+    let refusal = rig
+        .shell(guest.at)
+        .refused(&format!("policy {} {TOO_NARROW}", guest.id))?;
     rig.unpause(&guest)?;
     ensure!(
         refusal.names("avx"),
         "the refusal does not name avx: {refusal}"
     );
+    let kept = look(rig, &guest)?;
     ensure!(
-        look(rig, &guest)? == narrow,
-        "the refused policy changed something"
+        kept == narrow,
+        "after the refusal it is {kept:?} and was {narrow:?}"
     );
-    rig.progress(&mut guest, 2)?;
-
-    // Widened again, and home.
-    set(rig, &guest, "host")?;
-    ensure!(
-        look(rig, &guest)? == wide,
-        "widened, it is {:?} and was {wide:?}",
-        look(rig, &guest)?
-    );
-    move_and_run(rig, &mut guest)?;
+    move_and_look(rig, &mut guest, &narrow)?;
     Ok(format!(
         "area {} to {} bytes and back; {refusal}",
-        wide.area_bytes, narrow.area_bytes
+        narrow.area_bytes, wide.area_bytes
     ))
 }
 
@@ -99,8 +103,16 @@ fn set(rig: &Rig, guest: &Guest, policy: &str) -> Result<()> {
     rig.unpause(guest)
 }
 
-fn move_and_run(rig: &mut Rig, guest: &mut Guest) -> Result<()> {
+/// The guest runs, moves, runs there, and its sizes moved with it.
+fn move_and_look(rig: &mut Rig, guest: &mut Guest, size: &Size) -> Result<()> {
     rig.progress(guest, 2)?;
     rig.send(guest)?;
-    rig.progress(guest, 2)
+    rig.progress(guest, 2)?;
+    let moved = look(rig, guest)?;
+    ensure!(
+        moved == *size,
+        "at {:?} it is {moved:?} and was {size:?}",
+        guest.at
+    );
+    Ok(())
 }
