@@ -36,20 +36,22 @@ impl Field {
     }
 }
 
-/// Flips `bit` (0 is the lowest of the byte; larger ones are in later bytes) of
-/// `field` in the blob of a whole VCPU_XSTATE frame and seals both again.
-pub fn flip(frame: &mut [u8], field: Field, bit: usize) -> Result<()> {
+/// Flips bits (0 is the lowest of the field's first byte; from 8 on they are in
+/// later bytes) in the blob of a whole VCPU_XSTATE frame, and seals both again.
+pub fn flip(frame: &mut [u8], flips: &[(Field, usize)]) -> Result<()> {
     let blob = frames::blob_mut(frame).context("the frame holds no blob")?;
-    let at = field.offset(blob)? + bit / 8;
     let end = blob
         .len()
         .checked_sub(TRAILER_BYTES)
         .context("the blob is too short")?;
-    ensure!(
-        end > IMAGE_START && at < end,
-        "byte {at} is not in a blob of {end} bytes"
-    );
-    blob[at] ^= 1 << (bit % 8);
+    for &(field, bit) in flips {
+        let at = field.offset(blob)? + bit / 8;
+        ensure!(
+            end > IMAGE_START && at < end,
+            "byte {at} is not in a blob of {end} bytes"
+        );
+        blob[at] ^= 1 << (bit % 8);
+    }
     let crc = decode::crc32c(&blob[..end]);
     blob[end..].copy_from_slice(&crc.to_le_bytes());
     frame::seal(frame).map_err(|error| anyhow::anyhow!("sealing the frame: {error}"))
@@ -78,7 +80,7 @@ mod tests {
         ] {
             let before = xstate();
             let mut after = before.clone();
-            flip(&mut after, field, bit).unwrap();
+            flip(&mut after, &[(field, bit)]).unwrap();
             let (header, payload, _) = FrameHeader::split(&after).unwrap();
             header.verify(payload).unwrap();
             let (old, new) = (
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn outside_the_blob_is_an_error() {
-        assert!(flip(&mut xstate(), Field::Image(968), 0).is_err());
-        assert!(flip(&mut [0; 30], Field::Header(0), 0).is_err());
+        assert!(flip(&mut xstate(), &[(Field::Image(968), 0)]).is_err());
+        assert!(flip(&mut [0; 30], &[(Field::Header(0), 0)]).is_err());
     }
 }

@@ -29,7 +29,7 @@ pub enum Line {
 /// Reads `torture seed=7 ok count=120 hash=… clock_ns=… ticks=…` or `torture FAIL …`.
 pub fn parse(line: &str) -> Line {
     let line = line.trim();
-    if line.contains("torture") && line.contains("FAIL") {
+    if line.contains("torture") && line.contains("FAIL") || line.starts_with("guest panicked") {
         return Line::Wrong(line.to_owned());
     }
     let fields: BTreeMap<&str, &str> = line
@@ -129,6 +129,8 @@ mod tests {
         );
         let wrong = "torture FAIL component=avx register=ymm3 offset=16";
         assert_eq!(parse(wrong), Line::Wrong(wrong.into()));
+        let panicked = "guest panicked at src/run.rs:1:1:";
+        assert_eq!(parse(panicked), Line::Wrong(panicked.into()));
         assert_eq!(parse("torture seed=7 ok cou"), Line::Other);
         assert_eq!(
             parse("torture seed=7 ok count=120 hash=00ff clock_ns=50"),

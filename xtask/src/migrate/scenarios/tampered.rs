@@ -1,4 +1,4 @@
-//! A bit is flipped in the blob on its way, and both checksums are made right
+//! Bits are flipped in the blob on its way, and both checksums are made right
 //! again: the receiver refuses it by the name of the rule that it breaks, and
 //! the guest runs on where it was.
 
@@ -11,93 +11,135 @@ use crate::migrate::relay::{Fate, Side};
 use crate::migrate::rig::Rig;
 use crate::migrate::tamper::{self, Field};
 
-/// What is flipped, and what the refusal must name.
+/// A field of the blob, the bits that are flipped, and the rule that breaks.
 struct Case {
     what: &'static str,
-    field: Field,
-    bit: usize,
+    flips: &'static [(Field, usize)],
     rule: &'static str,
 }
 
+const fn case(what: &'static str, flips: &'static [(Field, usize)], rule: &'static str) -> Case {
+    Case { what, flips, rule }
+}
+
+/// Offsets in the header of the blob.
+mod header {
+    use super::Field;
+
+    pub const INCOMPATIBLE: Field = Field::Header(20);
+    pub const XSTATE_MASK: Field = Field::Header(32);
+    pub const XCR0: Field = Field::Header(40);
+    pub const XSS: Field = Field::Header(48);
+    pub const XFD: Field = Field::Header(56);
+    pub const XFD_ERR: Field = Field::Header(64);
+    pub const ACCUM: Field = Field::Header(72);
+    pub const XCOMP_BV: Field = Field::Header(80);
+    pub const RESERVED: Field = Field::Header(92);
+}
+
+/// Offsets in the image.
+mod image {
+    use super::Field;
+
+    pub const MXCSR: Field = Field::Image(24);
+    pub const XSTATE_BV: Field = Field::Image(512);
+    pub const XCOMP_BV: Field = Field::Image(520);
+    pub const RESERVED: Field = Field::Image(528);
+}
+
+/// Flags of the first directory entry; standard offset of the third, which is
+/// AVX's wherever there is AVX.
+const FLAGS: Field = Field::Directory(8);
+const AVX_OFFSET: Field = Field::Directory(2 * 16 + 12);
+
 const CASES: &[Case] = &[
-    Case {
-        what: "reserved field of the blob's header",
-        field: Field::Header(92),
-        bit: 0,
-        rule: "blob-reserved",
-    },
-    Case {
-        what: "an incompatible flag",
-        field: Field::Header(20),
-        bit: 31,
-        rule: "blob-incompatible",
-    },
-    Case {
-        what: "XCR0's x87 bit",
-        field: Field::Header(40),
-        bit: 0,
-        rule: "xcr0",
-    },
-    Case {
-        what: "a component without a policy in XCR0",
-        field: Field::Header(40),
-        bit: 17,
-        rule: "xcr0",
-    },
-    Case {
-        what: "a component without a policy in accum",
-        field: Field::Header(72),
-        bit: 7,
-        rule: "accum",
-    },
-    Case {
-        what: "XCOMP_BV's format bit, header's copy",
-        field: Field::Header(80),
-        bit: 63,
-        rule: "xcomp-bv",
-    },
-    Case {
-        what: "a flag of a directory entry",
-        field: Field::Directory(8),
-        bit: 7,
-        rule: "blob-entry-flags",
-    },
-    Case {
-        what: "a standard offset",
-        field: Field::Directory(2 * 16 + 12),
-        bit: 6,
-        rule: "layout",
-    },
-    Case {
-        what: "MXCSR bit 31",
-        field: Field::Image(24),
-        bit: 31,
-        rule: "mxcsr",
-    },
-    Case {
-        what: "MXCSR bit 16",
-        field: Field::Image(24),
-        bit: 16,
-        rule: "mxcsr",
-    },
-    Case {
-        what: "XSTATE_BV of a component that is not in the image",
-        field: Field::Image(512),
-        bit: 7,
-        rule: "xstate-bv",
-    },
-    Case {
-        what: "reserved byte 16 of the XSAVE header",
-        field: Field::Image(512 + 16),
-        bit: 0,
-        rule: "reserved",
-    },
-    Case {
-        what: "reserved byte 63 of the XSAVE header",
-        field: Field::Image(512 + 63),
-        bit: 7,
-        rule: "reserved",
-    },
+    case(
+        "reserved field, first bit",
+        &[(header::RESERVED, 0)],
+        "blob-reserved",
+    ),
+    case(
+        "reserved field, last bit",
+        &[(header::RESERVED, 31)],
+        "blob-reserved",
+    ),
+    case(
+        "unknown incompatible flag",
+        &[(header::INCOMPATIBLE, 31)],
+        "blob-incompatible",
+    ),
+    case(
+        "flag: policy without XSAVE",
+        &[(header::INCOMPATIBLE, 1)],
+        "policy-xsave",
+    ),
+    case(
+        "xstate_mask, bit 63",
+        &[(header::XSTATE_MASK, 63)],
+        "blob-mask",
+    ),
+    case("XCR0, x87", &[(header::XCR0, 0)], "xcr0-x87"),
+    case(
+        "XCR0, a component outside the policy",
+        &[(header::XCR0, 17)],
+        "xcr0-policy",
+    ),
+    case("XCR0, half of MPX", &[(header::XCR0, 4)], "xcr0-mpx-group"),
+    case("IA32_XSS", &[(header::XSS, 8)], "xss-policy"),
+    case("IA32_XFD", &[(header::XFD, 18)], "xfd-policy"),
+    case("IA32_XFD_ERR", &[(header::XFD_ERR, 18)], "xfd-err-policy"),
+    case(
+        "accum, a component outside the policy",
+        &[(header::ACCUM, 7)],
+        "accum-policy",
+    ),
+    case(
+        "accum, a component that is enabled",
+        &[(header::ACCUM, 2)],
+        "accum-enabled",
+    ),
+    case(
+        "XCOMP_BV in the header alone",
+        &[(header::XCOMP_BV, 63)],
+        "blob-xcomp-bv",
+    ),
+    case(
+        "XCOMP_BV, format bit",
+        &[(header::XCOMP_BV, 63), (image::XCOMP_BV, 63)],
+        "xcomp-bv-bit-63",
+    ),
+    case(
+        "XCOMP_BV, policy",
+        &[(header::XCOMP_BV, 7), (image::XCOMP_BV, 7)],
+        "xcomp-bv-policy",
+    ),
+    case(
+        "flags of a directory entry",
+        &[(FLAGS, 7)],
+        "blob-entry-flags",
+    ),
+    case(
+        "standard offset of AVX",
+        &[(AVX_OFFSET, 6)],
+        "component-layout",
+    ),
+    case("MXCSR, bit 31", &[(image::MXCSR, 31)], "mxcsr"),
+    case("MXCSR, bit 16", &[(image::MXCSR, 16)], "mxcsr"),
+    case(
+        "XSTATE_BV, not in the image",
+        &[(image::XSTATE_BV, 7)],
+        "xstate-bv-xcomp-bv",
+    ),
+    case(
+        "XSAVE header, first reserved bit",
+        &[(image::RESERVED, 0)],
+        "header-reserved",
+    ),
+    case(
+        "XSAVE header, last reserved bit",
+        &[(image::RESERVED, 48 * 8 - 1)],
+        "header-reserved",
+    ),
 ];
 
 pub fn play(rig: &mut Rig) -> Result<String> {
@@ -106,11 +148,11 @@ pub fn play(rig: &mut Rig) -> Result<String> {
     for case in CASES {
         let done = Arc::new(Mutex::new(None));
         let report = Arc::clone(&done);
-        let (field, bit) = (case.field, case.bit);
+        let flips = case.flips;
         rig.relay.arm(Box::new(move |_, kind, frame| {
             if kind == RecordType::VcpuXstate {
                 *report.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(tamper::flip(frame, field, bit));
+                    Some(tamper::flip(frame, flips));
             }
             Fate::Pass
         }));
@@ -120,7 +162,7 @@ pub fn play(rig: &mut Rig) -> Result<String> {
         let refusal = refused.with_context(|| format!("{} was flipped", case.what))?;
         flipped.with_context(|| format!("{}: no blob was sent", case.what))??;
         ensure!(
-            refusal.names(case.rule),
+            refusal.reason == case.rule,
             "{} was flipped, and the refusal does not name {}: {refusal}",
             case.what,
             case.rule
@@ -130,7 +172,7 @@ pub fn play(rig: &mut Rig) -> Result<String> {
     rig.send(&mut guest)?;
     rig.progress(&mut guest, 2)?;
     Ok(format!(
-        "{} bits refused by name, then moved untouched",
+        "{} changes refused by name, then moved untouched",
         CASES.len()
     ))
 }
