@@ -34,6 +34,8 @@ pub mod xfd;
 pub mod xss;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod testing;
 
 pub use area::{Area, AreaMemory, Block, OutOfMemory};
