@@ -1,11 +1,9 @@
 //! The right to run: every edge of both machines, and a search of source ×
 //! receiver × everything that a bad link can have in store.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
-use migration_abi::handover::{
-    Action, Effect, Lost, Refused, Status, Tombstones, receiver, source,
-};
+use migration_abi::handover::{Action, Effect, Refused, Status, Tombstones, receiver, source};
 use migration_abi::stream::{MigrationId, RecordType};
 use receiver::{Event as Re, State as R};
 use source::{Event as Se, State as S};

@@ -35,7 +35,7 @@ pub fn parse(bytes: &[u8]) -> Result<Blob<'_>, BlobError> {
             Rule::BlobVersion,
             MAGIC.len(),
             u64::from(other),
-            Allowed::Between(v1::VERSION as u64, latest::VERSION as u64),
+            Allowed::Exactly(v1::VERSION as u64),
         )),
     }
 }

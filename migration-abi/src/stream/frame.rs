@@ -142,8 +142,8 @@ impl FrameHeader {
         Some((header, payload, rest))
     }
 
-    /// The same for bytes that are to be changed: header and payload are the
-    /// frame's own, so an edit is an edit of the stream. [`seal`] it afterwards.
+    /// The same for bytes that are to be changed: the whole frame, payload from
+    /// [`FRAME_HEADER_BYTES`] on, and what follows. [`seal`] the frame afterwards.
     #[must_use]
     pub fn split_mut(bytes: &mut [u8]) -> Option<(&mut [u8], &mut [u8])> {
         let (header, _) = Self::read_from_prefix(bytes).ok()?;

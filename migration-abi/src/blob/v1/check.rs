@@ -75,6 +75,11 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
             allowed,
         );
     }
+    if header.xstate_mask >> MAX_COMPONENTS != 0 {
+        let allowed = Bits(!(1 << MAX_COMPONENTS));
+        let offset = offset_of!(Header, xstate_mask);
+        return number(Rule::BlobMask, offset, header.xstate_mask, allowed);
+    }
     let image_len = header.image_len as usize;
     if !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
         let allowed = Between(MIN_IMAGE_BYTES as u64, MAX_IMAGE_BYTES as u64);
@@ -104,15 +109,6 @@ pub(super) fn check_directory(
     base: usize,
 ) -> Result<(), BlobError> {
     let mask = header.xstate_mask;
-    if mask >> MAX_COMPONENTS != 0 {
-        let allowed = Allowed::Bits(!(1 << MAX_COMPONENTS));
-        return Err(ParseError::new(
-            Rule::BlobMask,
-            offset_of!(Header, xstate_mask),
-            mask,
-            allowed,
-        ));
-    }
     if u32::from(header.dir_entries) != mask.count_ones() {
         let (offset, seen) = (
             offset_of!(Header, dir_entries),
