@@ -1,7 +1,8 @@
-//! The guest's console: hypercall under Xferry, UART elsewhere.
+//! The guest's console: hypercall under Xferry, UART elsewhere or on request.
 
 use crate::{hypercall, uart};
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes gathered before they are passed on, so that a line is one call.
 const BUFFER_BYTES: usize = 256;
@@ -10,16 +11,24 @@ const BUFFER_BYTES: usize = 256;
 /// a console that nobody reads must not stop the guest.
 const PATIENCE: u32 = 1000;
 
+static USE_UART: AtomicBool = AtomicBool::new(false);
+
 /// Gets the console ready. Called once at start.
 pub fn init() {
     if !hypercall::available() {
-        uart::init();
+        use_uart();
     }
+}
+
+/// From now on the console is the UART, under a hypervisor its emulated one.
+pub fn use_uart() {
+    uart::init();
+    USE_UART.store(true, Ordering::Relaxed);
 }
 
 /// Writes all of `bytes`, waiting while the console is full.
 pub fn write(bytes: &[u8]) {
-    if !hypercall::available() {
+    if USE_UART.load(Ordering::Relaxed) {
         return uart::write(bytes);
     }
     let (mut rest, mut refusals) = (bytes, 0);
@@ -39,10 +48,10 @@ pub fn write(bytes: &[u8]) {
 
 /// Takes what waits in the input; returns how many bytes, 0 for none.
 pub fn read(buffer: &mut [u8]) -> usize {
-    if hypercall::available() {
-        hypercall::console_read(buffer).unwrap_or(0)
-    } else {
+    if USE_UART.load(Ordering::Relaxed) {
         uart::read(buffer)
+    } else {
+        hypercall::console_read(buffer).unwrap_or(0)
     }
 }
 

@@ -155,8 +155,9 @@ fn unexpected(frame: &Frame) -> ! {
     // SAFETY: reading CR2 has no effect.
     unsafe { core::arch::asm!("mov {}, cr2", out(reg) cr2, options(nostack, preserves_flags)) }
     println!(
-        "guest exception {} error {:#x} at {:#018x} cr2 {cr2:#x}",
+        "guest exception {} ({}) error {:#x} at {:#018x} cr2 {cr2:#x}",
         name(frame.vector),
+        frame.vector,
         frame.error_code,
         frame.rip
     );

@@ -1,8 +1,9 @@
 //! Comparing what registers hold with what they must hold, and the hash over
 //! what was seen.
 
+use crate::groups::GROUPS;
 use crate::machine::Machine;
-use crate::registers::{Component, ComponentSet, GROUPS, Registers};
+use crate::registers::{Component, ComponentSet, Registers};
 use crate::verdict::{Failure, Verdict};
 use zerocopy::IntoBytes;
 

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::options::Options;
 use crate::run::{Memory, Run};
 use guest_rt::hypercall::{self, Instruction};
-use guest_rt::{BootInfo, power, println};
+use guest_rt::{BootInfo, console, power, println};
 
 guest_rt::entry!(start);
 
@@ -24,6 +24,9 @@ fn start(boot: &'static BootInfo) -> ! {
             power::crash()
         }
     };
+    if options.uart {
+        console::use_uart();
+    }
     if !hypercall::available() {
         println!("torture note: no hypervisor: no timer events, time is the TSC's");
     }

@@ -2,8 +2,9 @@
 //! FXSAVE image where the policy has no XSAVE.
 #![allow(unsafe_code)] // calls into assembly
 
+use crate::groups::GROUPS;
 use crate::machine::{LEGACY_AND_HEADER_BYTES, Machine};
-use crate::registers::{Component, ComponentSet, GROUPS, Registers};
+use crate::registers::{Component, ComponentSet, Registers};
 use zerocopy::IntoBytes;
 
 /// Room for what any machine has in XCR0 today (11008 bytes with AMX).

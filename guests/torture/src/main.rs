@@ -15,6 +15,7 @@
 
 mod check;
 mod direct;
+mod groups;
 #[cfg(target_os = "none")]
 mod guest;
 mod image;

@@ -11,6 +11,8 @@ pub struct Options {
     pub stop: Option<u64>,
     /// `break=COMPONENT`: flip one bit there once, to see it found.
     pub broken: Option<Component>,
+    /// `console=uart` reports by the 16550 instead of by hypercall.
+    pub uart: bool,
     /// `system=off` leaves debug registers and MSRs alone.
     pub system: bool,
 }
@@ -30,6 +32,7 @@ impl Options {
             seed: 1,
             stop: None,
             broken: None,
+            uart: false,
             system: true,
         };
         for word in cmdline.split_ascii_whitespace() {
@@ -48,6 +51,13 @@ impl Options {
                         _ => return Err(unknown),
                     };
                 }
+                "console" => {
+                    options.uart = match value {
+                        "uart" => true,
+                        "hypercall" => false,
+                        _ => return Err(unknown),
+                    };
+                }
                 _ => return Err(unknown),
             }
         }
@@ -61,16 +71,23 @@ mod tests {
 
     #[test]
     fn words_are_understood_or_named() {
-        let all = Options::parse("torture seed=7 stop=3 break=zmm_hi256 system=off");
+        let all = Options::parse("torture seed=7 stop=3 break=zmm_hi256 console=uart system=off");
         let expected = Options {
             seed: 7,
             stop: Some(3),
             broken: Some(Component::ZmmHi256),
+            uart: true,
             system: false,
         };
         assert_eq!(all, Ok(expected));
         assert_eq!(Options::parse("").map(|o| o.seed), Ok(1));
-        for bad in ["seed=x", "break=nothing", "speed=3", "system=perhaps"] {
+        for bad in [
+            "seed=x",
+            "break=nothing",
+            "speed=3",
+            "system=perhaps",
+            "console=tv",
+        ] {
             assert_eq!(Options::parse(bad), Err(Unknown(bad)));
         }
     }

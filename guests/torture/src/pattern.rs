@@ -1,8 +1,9 @@
 //! What each register must hold: a pure function of seed, count and the
 //! machine's components. Nothing is remembered; the check computes it again.
 
+use crate::groups::GROUPS;
 use crate::machine::Machine;
-use crate::registers::{Component, GROUPS, Registers};
+use crate::registers::{Component, Registers};
 use zerocopy::IntoBytes;
 
 /// How a pattern came into the registers, where that matters to what is seen.

@@ -3,9 +3,10 @@
 #![allow(unsafe_code)] // changes registers
 
 use crate::direct;
+use crate::groups::GROUPS;
 use crate::image::{ALL, Image};
 use crate::machine::Machine;
-use crate::registers::{Component, GROUPS, Registers};
+use crate::registers::{Component, Registers};
 use guest_rt::{cpu, println};
 
 const POINTER_NAMES: [&str; 3] = ["FOP", "FIP", "FDP"];

@@ -5,10 +5,11 @@
 
 use crate::check;
 use crate::direct::{self, Environment};
+use crate::groups::GROUPS;
 use crate::image::{ALL, Image};
 use crate::machine::Machine;
 use crate::pattern::{self, Fill};
-use crate::registers::{Component, ComponentSet, GROUPS, Registers};
+use crate::registers::{Component, ComponentSet, Registers};
 use crate::verdict::Verdict;
 use std::arch::is_x86_feature_detected;
 use zerocopy::IntoBytes;
