@@ -1,0 +1,147 @@
+//! What a receiving host says to a policy.
+
+use super::super::Misfit;
+use super::*;
+
+fn refusal(there: &Machine, config: &str, here: &Machine) -> String {
+    let policy = there.policy().with_config(config).unwrap();
+    policy.fits(&here.policy()).unwrap_err().to_string()
+}
+
+#[test]
+fn the_first_thing_that_the_host_lacks_is_named() {
+    let mut no_pku = skylake();
+    no_pku.word(Word::L7Ecx, 0);
+    assert_eq!(
+        refusal(&skylake(), "host", &no_pku),
+        "pku (CPUID 7.0:ECX[3]) missing here"
+    );
+    assert_eq!(
+        refusal(&qemu_max(), "host:mpx=0", &epyc_rome()),
+        "umip (CPUID 7.0:ECX[2]) missing here"
+    );
+    assert_eq!(
+        refusal(&skylake(), "host", &apx()),
+        "mpx (CPUID 7.0:EBX[14]) missing here"
+    );
+}
+
+/// 0x207 has three standard layouts in the field.
+#[test]
+fn one_xcr0_three_layouts() {
+    let with_pkru = |row| {
+        let mut m = machine(INTEL, 0x5_0654, 0x207, 0xf, &[AVX, row]);
+        m.word(Word::L7Ecx, 8);
+        m
+    };
+    let intel = with_pkru(PKRU);
+    let amd = with_pkru((9, 8, 2432, 0));
+    let rome = with_pkru((9, 64, 832, 0));
+    for (there, here, text) in [
+        (&intel, &amd, "pkru at 2688 there, 2432 here (CPUID 0xD.9)"),
+        (&amd, &intel, "pkru at 2432 there, 2688 here (CPUID 0xD.9)"),
+        (
+            &intel,
+            &rome,
+            "pkru 8 bytes there, 64 bytes here (CPUID 0xD.9)",
+        ),
+    ] {
+        assert_eq!(there.policy().xstate().mask.bits(), 0x207);
+        assert_eq!(refusal(there, "host", here), text);
+        let without = there.policy().with_config("host:pku=0").unwrap();
+        assert_eq!(without.fits(&here.policy()), Ok(()));
+        let level = there.policy().level(&here.policy());
+        assert_eq!(level.xstate().mask.bits(), 0x7);
+    }
+}
+
+#[test]
+fn opmask_elsewhere() {
+    let mut moved = sapphire_rapids();
+    moved.put(0xd, 5, [64, 832, 0, 0]);
+    let error = moved
+        .policy()
+        .fits(&sapphire_rapids().policy())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "opmask at 832 there, 1088 here (CPUID 0xD.5)"
+    );
+    let broken = error.broken();
+    assert_eq!(
+        (broken.rule, broken.seen, broken.allowed),
+        ("fits-layout", 832, 1088)
+    );
+}
+
+/// Vendors may differ where features and layouts do not.
+#[test]
+fn across_vendors() {
+    let amd = qemu_max().policy();
+    let intel = skylake().policy();
+    let level = amd.level(&intel);
+    assert_eq!(level.xstate().mask.bits(), 0x21f);
+    assert_eq!(level.fits(&amd), Ok(()));
+    assert_eq!(level.fits(&intel), Ok(()));
+    // The guest goes on seeing the processor that it booted on.
+    assert_eq!(level.raw(0, 0).ebx, AMD[0]);
+    let other_way = intel.level(&amd);
+    assert_eq!(other_way.raw(0, 0).ebx, INTEL[0]);
+    assert_eq!(other_way.xstate(), level.xstate());
+}
+
+#[test]
+fn numbers() {
+    let mut narrow = skylake();
+    narrow.put(0x8000_0008, 0, [0x3024, 0, 0, 0]);
+    assert_eq!(narrow.policy().physical_address_bits(), 36);
+    assert_eq!(narrow.policy().fits(&skylake().policy()), Ok(()));
+    assert_eq!(
+        refusal(&skylake(), "host", &narrow),
+        "physical address bits 39 there, 36 here (CPUID 0x80000008:EAX[0])"
+    );
+    let mut tiles = sapphire_rapids();
+    tiles.put(0x1d, 1, [0x0400_2000, 0x0008_0040, 0x20, 0]);
+    assert_eq!(
+        refusal(&sapphire_rapids(), "host", &tiles),
+        "tile rows 16 there, 32 here (CPUID 0x1D.1:ECX[0])"
+    );
+    let without = sapphire_rapids()
+        .policy()
+        .with_config("host:amx-tile=0")
+        .unwrap();
+    assert_eq!(without.fits(&tiles.policy()), Ok(()));
+}
+
+/// FDP_EXCPTN_ONLY and ZERO_FCS_FDS take something away: a guest that was told
+/// that they are clear relies on what a host with them does not do.
+#[test]
+fn inverse_features_count_the_other_way_round() {
+    let host = skylake().policy();
+    for word in [0, u32::MAX] {
+        let mut machine = skylake();
+        machine.word(Word::L7Ebx, word);
+        let bits = machine.policy().features().word(Word::L7Ebx);
+        assert_eq!(bits & (1 << 6 | 1 << 13), 1 << 6 | 1 << 13);
+    }
+    let mut leaves = host.leaves().to_vec();
+    let row = leaves.iter_mut().find(|row| row.leaf == 7).unwrap();
+    row.ebx &= !(1 << 13);
+    let promised = CpuPolicy::from_leaves(&leaves, host.deferred()).unwrap();
+    let error = promised.fits(&host).unwrap_err();
+    assert!(matches!(error, Misfit::Inverse(f) if f.name == "no-fpu-sel"));
+    assert_eq!(host.fits(&promised), Ok(()));
+}
+
+#[test]
+fn a_feature_without_a_name_is_refused_by_its_place() {
+    let host = skylake().policy();
+    let mut leaves = host.leaves().to_vec();
+    let row = leaves.iter_mut().find(|row| row.leaf == 7).unwrap();
+    row.edx |= 1 << 7;
+    let policy = CpuPolicy::from_leaves(&leaves, host.deferred()).unwrap();
+    assert_eq!(
+        policy.fits(&host).unwrap_err().to_string(),
+        "unknown feature (CPUID 7.0:EDX[7]) missing here"
+    );
+}
