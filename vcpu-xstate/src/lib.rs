@@ -25,6 +25,7 @@ pub mod legacy;
 pub mod masks;
 pub mod owner;
 pub mod percpu;
+pub mod policy;
 pub mod resize;
 pub mod selftest;
 pub mod validate;
