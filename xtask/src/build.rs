@@ -1,6 +1,7 @@
 //! `cargo xtask build`: the hypervisor, its guests, and the bootable image.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -28,23 +29,36 @@ pub struct Binaries {
     pub torture: PathBuf,
 }
 
-/// Builds everything that an image of `variant` holds.
+/// Builds everything that an image of `variant` holds, once in the life of this
+/// process: what is tested is one and the same, whoever edits a source meanwhile.
 pub fn binaries(workspace: &Workspace, variant: Variant) -> Result<Binaries> {
-    let guests = workspace.target().to_path_buf();
-    cargo_build(
-        workspace,
-        &guests,
-        &["--package", "toolstack", "--package", "torture"],
-    )?;
-    // A target directory of its own, or the two variants would rebuild each
-    // other for ever.
+    static BUILT: Mutex<Vec<(Variant, Binaries)>> = Mutex::new(Vec::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, binaries)) = built.iter().find(|(known, _)| *known == variant) {
+        return Ok(binaries.clone());
+    }
+    let binaries = build(workspace, variant)?;
+    built.push((variant, binaries.clone()));
+    Ok(binaries)
+}
+
+fn build(workspace: &Workspace, variant: Variant) -> Result<Binaries> {
+    let plain = workspace.target().to_path_buf();
+    let guests = ["--package", "toolstack", "--package", "torture"];
     let hypervisor = match variant {
         Variant::Plain => {
-            cargo_build(workspace, &guests, &["--package", "xferry"])?;
-            guests.clone()
+            cargo_build(
+                workspace,
+                &plain,
+                &[&guests[..], &["--package", "xferry"]].concat(),
+            )?;
+            plain.clone()
         }
         Variant::ImportFault => {
-            let own = guests.join("import-fault");
+            cargo_build(workspace, &plain, &guests)?;
+            // A target directory of its own, or the two variants would rebuild
+            // each other for ever.
+            let own = plain.join("import-fault");
             cargo_build(
                 workspace,
                 &own,
@@ -62,8 +76,8 @@ pub fn binaries(workspace: &Workspace, variant: Variant) -> Result<Binaries> {
     };
     Ok(Binaries {
         hypervisor: linked(&hypervisor, "xferry")?,
-        toolstack: linked(&guests, "toolstack")?,
-        torture: linked(&guests, "torture")?,
+        toolstack: linked(&plain, "toolstack")?,
+        torture: linked(&plain, "torture")?,
     })
 }
 

@@ -47,7 +47,7 @@ enum Task {
     /// Move guests between two machines, and see that every bit arrives.
     MigrateTest(MigrateOptions),
     /// Pass every test.
-    Test,
+    Test(TestOptions),
     /// Check the rules of this repository.
     Tidy,
 }
@@ -105,9 +105,17 @@ struct MigrateOptions {
     json: bool,
 }
 
+#[derive(Args)]
+struct TestOptions {
+    /// Only the steps whose name contains this; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    step: Vec<String>,
+}
+
 fn main() -> ExitCode {
     match dispatch(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -115,7 +123,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<()> {
+/// Does the task. False is a failure that has been reported already.
+fn dispatch(cli: Cli) -> Result<bool> {
     let workspace = Workspace::find()?;
     let needs = |lints| {
         setup::ensure(
@@ -130,7 +139,6 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Setup => {
             needs(true)?;
             eprintln!("Everything needed is here.");
-            Ok(())
         }
         Task::Build(options) => {
             needs(false)?;
@@ -141,7 +149,6 @@ fn dispatch(cli: Cli) -> Result<()> {
             };
             let image = build::bootable(&workspace, variant, &options.cmdline)?;
             println!("{}", workspace.short(&image));
-            Ok(())
         }
         Task::Run(options) => {
             needs(false)?;
@@ -151,7 +158,7 @@ fn dispatch(cli: Cli) -> Result<()> {
                 (None, Some(path)) => Link::Connect(path),
                 (None, None) => Link::None,
             };
-            run::run(&options.machine, &image, &link)
+            run::run(&options.machine, &image, &link)?;
         }
         Task::MigrateTest(options) => {
             needs(false)?;
@@ -162,15 +169,16 @@ fn dispatch(cli: Cli) -> Result<()> {
                 scenarios: options.scenario,
                 keep_logs: options.keep_logs,
             };
-            migrate::conclude(&migrate::play(&workspace, &image, &what)?, options.json)
+            migrate::conclude(&migrate::play(&workspace, &image, &what)?, options.json)?;
         }
-        Task::Test => {
+        Task::Test(options) => {
             needs(true)?;
-            test::run(&workspace)
+            return test::run(&workspace, &options.step);
         }
         Task::Tidy => {
             needs(false)?;
-            tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)
+            tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;
         }
     }
+    Ok(true)
 }

@@ -1,8 +1,10 @@
 //! The steps that cargo does: format, clippy, unit and property tests.
 
-use std::process::Command;
+use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Tally;
 use crate::workspace::{BARE_TARGET, Workspace};
@@ -48,11 +50,11 @@ pub fn clippy_bare(workspace: &Workspace) -> Result<Tally> {
 
 /// All unit, property and documentation tests.
 pub fn test(workspace: &Workspace) -> Result<Tally> {
-    let output = workspace
-        .cargo()
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .output()
-        .context("cargo could not be started")?;
+    let output = output(
+        workspace
+            .cargo()
+            .args(["test", "--workspace", "--no-fail-fast"]),
+    )?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut tally = count(&text);
     if !output.status.success() {
@@ -96,11 +98,22 @@ fn failures(text: &str) -> String {
 }
 
 fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.output().context("cargo could not be started")?;
+    let output = output(command)?;
     if output.status.success() {
         return Ok(());
     }
     bail!("{}\n{}", tail(&output.stdout), tail(&output.stderr))
+}
+
+/// Runs a command to its end; something moves on the screen meanwhile.
+fn output(command: &mut Command) -> Result<Output> {
+    let spinner = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(
+        "{spinner} [{elapsed_precise}]",
+    )?);
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    let output = command.output().context("cargo could not be started");
+    spinner.finish_and_clear();
+    output
 }
 
 fn tail(bytes: &[u8]) -> String {

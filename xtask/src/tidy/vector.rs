@@ -4,6 +4,7 @@
 //! the same vCPU saves nothing. Compiling for `x86_64-unknown-none` should see
 //! to that; this looks at what the linker really put together.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -48,19 +49,7 @@ const STATE_FUNCTIONS: &[&str] = &["11vcpu_xstate2hw"];
 pub fn check(path: &Path) -> Result<Vec<Finding>> {
     let data = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let file = object::File::parse(&*data).with_context(|| format!("{} as ELF", path.display()))?;
-    let mut functions: Vec<(u64, &str)> = file
-        .symbols()
-        .filter(|symbol| {
-            matches!(
-                symbol.kind(),
-                SymbolKind::Text | SymbolKind::Label | SymbolKind::Unknown
-            )
-        })
-        .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
-        .filter(|(address, name)| *address != 0 && !name.is_empty())
-        .collect();
-    functions.sort_unstable();
-    functions.dedup_by_key(|(address, _)| *address);
+    let symbols = Symbols::read(&file);
 
     let mut findings = Vec::new();
     let mut executable = 0;
@@ -75,22 +64,19 @@ pub fn check(path: &Path) -> Result<Vec<Finding>> {
         let code = section.data()?;
         let start = section.address();
         let end = start + code.len() as u64;
-        // Decoding starts anew at each function: padding or data before it
-        // cannot put it out of step.
-        let mut starts: Vec<(u64, &str)> = vec![(start, section.name().unwrap_or("?"))];
-        starts.extend(
-            functions
-                .iter()
-                .filter(|(address, _)| (start..end).contains(address)),
-        );
-        for (index, (from, name)) in starts.iter().enumerate() {
-            let to = starts.get(index + 1).map_or(end, |(next, _)| *next);
+        // Decoding starts anew at each symbol: padding or data before it cannot
+        // put it out of step.
+        let mut starts = vec![start];
+        starts.extend(symbols.addresses(start..end));
+        for (index, &from) in starts.iter().enumerate() {
+            let to = starts.get(index + 1).copied().unwrap_or(end);
             let body = usize::try_from(from - start)
                 .ok()
                 .zip(usize::try_from(to - start).ok())
                 .and_then(|(from, to)| code.get(from..to))
                 .unwrap_or_default();
-            findings.extend(check_function(name, body, *from));
+            let name = symbols.name(from).unwrap_or(section.name().unwrap_or("?"));
+            findings.extend(check_function(name, body, from));
         }
     }
     if executable == 0 {
@@ -100,6 +86,57 @@ pub fn check(path: &Path) -> Result<Vec<Finding>> {
         ));
     }
     Ok(findings)
+}
+
+/// The program's symbols, by address.
+struct Symbols<'a>(Vec<Symbol<'a>>);
+
+struct Symbol<'a> {
+    address: u64,
+    /// 0 for a label, which may well stand within a function.
+    size: u64,
+    name: &'a str,
+}
+
+impl<'a> Symbols<'a> {
+    fn read(file: &'a object::File<'a>) -> Self {
+        let kinds = [SymbolKind::Text, SymbolKind::Label, SymbolKind::Unknown];
+        let mut symbols: Vec<Symbol<'a>> = file
+            .symbols()
+            .filter(|symbol| kinds.contains(&symbol.kind()) && symbol.address() != 0)
+            .filter_map(|symbol| {
+                let (address, size, name) = (symbol.address(), symbol.size(), symbol.name().ok()?);
+                (!name.is_empty()).then_some(Symbol {
+                    address,
+                    size,
+                    name,
+                })
+            })
+            .collect();
+        symbols.sort_by_key(|symbol| symbol.address);
+        Self(symbols)
+    }
+
+    /// Where something begins in `range`, ascending.
+    fn addresses(&self, range: Range<u64>) -> Vec<u64> {
+        let mut addresses: Vec<u64> = self.0.iter().map(|symbol| symbol.address).collect();
+        addresses.retain(|address| range.contains(address));
+        addresses.dedup();
+        addresses
+    }
+
+    /// The function around `address`, or else the label there.
+    fn name(&self, address: u64) -> Option<&'a str> {
+        let around = |symbol: &&Symbol<'_>| {
+            (symbol.address..symbol.address.saturating_add(symbol.size)).contains(&address)
+        };
+        let label = |symbol: &&Symbol<'_>| symbol.address == address;
+        self.0
+            .iter()
+            .find(around)
+            .or_else(|| self.0.iter().find(label))
+            .map(|symbol| symbol.name)
+    }
 }
 
 fn check_function(name: &str, body: &[u8], address: u64) -> Vec<Finding> {
@@ -196,6 +233,24 @@ mod tests {
             assert_eq!(findings("main", body), 1, "{body:x?}");
             assert_eq!(findings(HW, body), 0, "{body:x?}");
         }
+    }
+
+    #[test]
+    fn a_label_belongs_to_the_function_around_it() {
+        let symbol = |address, size, name| Symbol {
+            address,
+            size,
+            name,
+        };
+        let symbols = Symbols(vec![
+            symbol(0x100, 0x20, "f"),
+            symbol(0x108, 0, "label"),
+            symbol(0x120, 0, "start"),
+        ]);
+        assert_eq!(symbols.addresses(0x100..0x200), [0x100, 0x108, 0x120]);
+        assert_eq!(symbols.name(0x108), Some("f"));
+        assert_eq!(symbols.name(0x120), Some("start"));
+        assert_eq!(symbols.name(0x130), None);
     }
 
     #[test]
