@@ -3,7 +3,7 @@
 //!
 //! # Invariants
 //!
-//! `tests/handover_edges.rs` drives every edge; `tests/handover_search.rs`
+//! `tests/handover_edges.rs` drives every edge; `tests/handover_search/`
 //! searches source × receiver × everything that can be on a wire that loses,
 //! repeats, delays and re-orders.
 //!

@@ -140,14 +140,14 @@ impl PendingEvent {
     }
 }
 
-/// [`VcpuRegisters::interrupt_shadow`]: no shadow.
+/// [`interrupt_shadow`](super::VcpuRegisters::interrupt_shadow): no shadow.
 pub const SHADOW_NONE: u8 = 0;
-/// [`VcpuRegisters::interrupt_shadow`]: after STI.
+/// [`interrupt_shadow`](super::VcpuRegisters::interrupt_shadow): after STI.
 pub const SHADOW_STI: u8 = 1;
-/// [`VcpuRegisters::interrupt_shadow`]: after MOV SS or POP SS (debug exceptions are held back too).
+/// [`interrupt_shadow`](super::VcpuRegisters::interrupt_shadow): after MOV SS or POP SS (debug exceptions are held back too).
 pub const SHADOW_MOV_SS: u8 = 2;
 
-/// What the vCPU does when it is run, as [`VcpuRegisters::activity`] says.
+/// What the vCPU does when it is run, as [`activity`](super::VcpuRegisters::activity) says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Activity {
@@ -177,9 +177,9 @@ impl Activity {
 
 /// Number of paravirtual events.
 pub const EVENTS: usize = 8;
-/// Index of the one-shot timer in [`VcpuRegisters::event_vectors`].
+/// Index of the one-shot timer in [`event_vectors`](super::VcpuRegisters::event_vectors).
 pub const EVENT_TIMER: usize = 0;
-/// Index of the console in [`VcpuRegisters::event_vectors`].
+/// Index of the console in [`event_vectors`](super::VcpuRegisters::event_vectors).
 pub const EVENT_CONSOLE: usize = 1;
 
 impl Segment {

@@ -20,7 +20,8 @@ pub mod sequencer;
 pub use frame::{Decoder, FRAME_HEADER_BYTES, Frame, FrameHeader, MAX_PAYLOAD_BYTES, Step, Writer};
 pub use record_type::RecordType;
 pub use records::{
-    Console, Domain, End, Leaves, Pages, PolicyLeaf, Record, StreamHeader, Uart, ZeroPages,
+    Console, Domain, End, Leaves, Pages, PolicyLeaf, Record, RegistersRecord, StreamHeader, Uart,
+    XstateRecord, ZeroPages,
 };
 pub use sequencer::Sequencer;
 

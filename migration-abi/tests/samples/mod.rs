@@ -3,6 +3,8 @@
 //! when the formats were new; readers must take them for ever.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod wire;
+
 use migration_abi::blob::v1::{self, EntryFlags};
 use migration_abi::blob::{DirectoryEntry, Fields};
 use migration_abi::handover::{Body, Message, Reason, Role};
