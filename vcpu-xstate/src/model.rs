@@ -48,20 +48,24 @@ impl Registers {
         &mut self.extended[usize::from(component.get())]
     }
 
-    /// The state of `components`, comparable.
-    pub fn state(&self, components: ComponentSet) -> Vec<(ComponentIndex, Vec<u8>)> {
+    fn state(&self, component: ComponentIndex) -> Vec<u8> {
         let legacy = self.legacy.as_bytes();
-        components
-            .iter()
-            .map(|component| {
-                let bytes = match component {
-                    ComponentIndex::X87 => [&legacy[..24], &legacy[32..160]].concat(),
-                    ComponentIndex::SSE => [&legacy[24..28], &legacy[160..416]].concat(),
-                    _ => self.extended[usize::from(component.get())].clone(),
-                };
-                (component, bytes)
-            })
-            .collect()
+        match component {
+            ComponentIndex::X87 => [&legacy[..24], &legacy[32..160]].concat(),
+            ComponentIndex::SSE => [&legacy[24..28], &legacy[160..416]].concat(),
+            _ => self.extended[usize::from(component.get())].clone(),
+        }
+    }
+
+    /// The components, of `among`, in which the two differ.
+    pub fn differences(&self, other: &Self, among: ComponentSet) -> ComponentSet {
+        let mut set = ComponentSet::EMPTY;
+        for component in among {
+            if self.state(component) != other.state(component) {
+                set.insert(ComponentSet::only(component));
+            }
+        }
+        set
     }
 }
 
@@ -423,6 +427,11 @@ impl Hardware for Model {
         }
         self.load(bytes, rfbm);
         self.modified.remove(rfbm);
+        if self.xinuse == Xinuse::AlwaysOne {
+            // Who does not track INIT cannot skip writing it as unmodified:
+            // the image has no bytes of it.
+            self.modified.insert(rfbm.difference(header.xstate_bv()));
+        }
         self.restored_from = Some((image.addr(), header.xcomp_bv()));
         Ok(())
     }

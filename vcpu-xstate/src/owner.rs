@@ -283,8 +283,9 @@ impl VcpuXstate {
         Ok(())
     }
 
-    /// Carries out a write of IA32_XFD by the guest. It needs no memory: what
-    /// is enabled by it and has no room is armed until its first use.
+    /// Carries out a write of IA32_XFD by the guest, which is always
+    /// intercepted: passed through, it could not be armed. It needs no memory:
+    /// what it enables without having room stays armed until its first use.
     ///
     /// # Errors
     /// #GP for the guest.
@@ -548,3 +549,11 @@ impl fmt::Debug for VcpuXstate {
         )
     }
 }
+
+#[cfg(test)]
+#[path = "owner_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod world_tests;

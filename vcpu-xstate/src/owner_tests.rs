@@ -1,0 +1,626 @@
+//! Tests of ownership, one situation each; `world_tests` walks through all of them at random.
+
+use super::*;
+use crate::XstatePolicy;
+use crate::header::COMPACTED;
+use crate::layout::MIN_IMAGE_BYTES;
+use crate::model::{Model, Xinuse};
+use crate::resize::PolicyError;
+use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, qemu_max};
+use crate::validate::validate;
+
+type Cpu = PcpuXstate<Model>;
+
+fn set(bits: u64) -> ComponentSet {
+    ComponentSet::from_bits_retain(bits)
+}
+
+fn policy(mask: u64) -> XstatePolicy {
+    XstatePolicy::new(set(mask), ComponentSet::EMPTY)
+}
+
+fn cpu_of(host: HostXstate, number: u32) -> Cpu {
+    PcpuXstate::new(
+        CpuId(number),
+        Model::new(host.clone(), Xinuse::Tracked),
+        host,
+    )
+}
+
+fn qemu() -> Cpu {
+    let host = host(qemu_max(), 0x5);
+    PcpuXstate::new(CpuId(0), Model::new(host.clone(), Xinuse::AlwaysOne), host)
+}
+
+fn rapids(instructions: u32) -> Cpu {
+    cpu_of(host(bochs_sapphire_rapids(), instructions), 0)
+}
+
+fn vcpu(tag: u64, mask: u64, cpu: &Cpu, memory: &mut TestMemory) -> VcpuXstate {
+    VcpuXstate::new(tag, &policy(mask), cpu.host(), memory).unwrap()
+}
+
+fn model(cpu: &mut Cpu) -> &mut Model {
+    cpu.registers().hardware_mut()
+}
+
+/// The components, of `among`, whose registers are not INIT.
+fn not_init(cpu: &mut Cpu, among: ComponentSet) -> ComponentSet {
+    let init = crate::model::Registers::init();
+    model(cpu).regs.differences(&init, among)
+}
+
+#[test]
+fn areas_are_sized_by_policy() {
+    let mut memory = TestMemory::default();
+    let cpu = qemu();
+    assert_eq!(vcpu(1, 0x3, &cpu, &mut memory).area_size_bytes(), 576);
+    assert_eq!(memory.live_blocks, 9);
+    assert_eq!(vcpu(2, 0x21f, &cpu, &mut memory).area_size_bytes(), 0xa88);
+    // CRIU #1448, Cloud Hypervisor #7533: hard-coded 4096. AMX costs nothing
+    // until it is enabled, and is all there when it is.
+    let mut cpu = rapids(0xf);
+    let mut amx = vcpu(3, 0x6_02e7, &cpu, &mut memory);
+    assert_eq!(amx.area_size_bytes(), 576 + 256 + 8);
+    amx.set_xcr0(0x6_02e7, 0, &mut cpu, &mut memory).unwrap();
+    assert_eq!(amx.area_size_bytes(), 2496 + 64 + 8192);
+}
+
+/// Linux a1020a25e6: without XSAVE there is x87 and SSE still, 576 bytes and
+/// XCR0 = 1, not "xcr0 = 0".
+#[test]
+fn fp_dropped_where_xsave_is_hidden() {
+    let mut memory = TestMemory::default();
+    let mut cpu = qemu();
+    let none = XstatePolicy::without_xsave();
+    let mut a = VcpuXstate::new(1, &none, cpu.host(), &mut memory).unwrap();
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    model(&mut cpu).write(ComponentIndex::SSE, 9);
+    assert_eq!(
+        a.set_xcr0(3, 0, &mut cpu, &mut memory),
+        Err(XsetbvError::Fault(Xcr0Error::WithoutXsave(3)))
+    );
+    let mut out = [0; 576];
+    let exported = a.export(&mut cpu, &mut out).unwrap();
+    assert_eq!(exported.image_len, 576);
+    assert!(!exported.claims.xsave);
+    assert_eq!((exported.claims.xcr0, exported.claims.xstate_mask), (1, 3));
+    let host = cpu.host().clone();
+    let image = validate(&exported.claims, host.geometry(), &out, &host, &none).unwrap();
+    let mut b = VcpuXstate::new(2, &none, &host, &mut memory).unwrap();
+    b.import(&image, &mut cpu, &mut memory).unwrap();
+    assert_eq!(b.in_use(&mut cpu).bits(), 0x2);
+}
+
+#[test]
+fn an_exit_that_returns_to_the_same_vcpu_does_nothing() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x207, &cpu, &mut memory);
+        cpu.load(&mut a).unwrap();
+        cpu.enter(&a);
+        let before = (model(&mut cpu).restores, model(&mut cpu).control_writes);
+        for _ in 0..3 {
+            cpu.load(&mut a).unwrap();
+            cpu.enter(&a);
+        }
+        let after = (model(&mut cpu).restores, model(&mut cpu).control_writes);
+        assert_eq!(before, after);
+    }
+}
+
+/// Saved and loaded again with nothing in between: the registers still have
+/// it, except after XSAVES, which changes live state.
+#[test]
+fn a_restore_is_left_out_by_generation() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x207, &cpu, &mut memory);
+        let mut b = vcpu(2, 0x207, &cpu, &mut memory);
+        cpu.load(&mut a).unwrap();
+        cpu.save(&mut a);
+        let before = model(&mut cpu).restores;
+        cpu.load(&mut a).unwrap();
+        let xsaves = instructions & 8 != 0;
+        assert_eq!(model(&mut cpu).restores - before, u32::from(xsaves));
+        // Another ran: restored. An edit: restored.
+        cpu.save(&mut a);
+        cpu.load(&mut b).unwrap();
+        cpu.save(&mut b);
+        let before = model(&mut cpu).restores;
+        cpu.load(&mut a).unwrap();
+        assert_eq!(model(&mut cpu).restores, before + 1);
+        let mut out = [0; 4096];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        let host = cpu.host().clone();
+        let image = &out[..exported.image_len];
+        let trusted =
+            validate(&exported.claims, host.geometry(), image, &host, a.policy()).unwrap();
+        a.import(&trusted, &mut cpu, &mut memory).unwrap();
+        let before = model(&mut cpu).restores;
+        cpu.load(&mut a).unwrap();
+        assert_eq!(model(&mut cpu).restores, before + 1);
+    }
+}
+
+/// It ran here, then elsewhere, and came back: the copy here is stale although
+/// nothing else ran here.
+#[test]
+fn a_stale_copy_on_the_first_cpu_is_not_taken() {
+    let mut memory = TestMemory::default();
+    let host = host(qemu_max(), 0x5);
+    let (mut first, mut second) = (cpu_of(host.clone(), 0), cpu_of(host, 1));
+    let mut a = vcpu(1, 0x207, &first, &mut memory);
+    first.load(&mut a).unwrap();
+    first.save(&mut a);
+    second.load(&mut a).unwrap();
+    model(&mut second).write(ComponentIndex::SSE, 0x42);
+    second.save(&mut a);
+    first.load(&mut a).unwrap();
+    assert_eq!(model(&mut first).regs.legacy.xmm[15], [0x42; 16]);
+}
+
+/// XSA-62: newly enabled states hold INIT, not the previous owner's registers.
+#[test]
+fn xsa_62_newly_enabled_state_of_the_previous_owner() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0xe7, &cpu, &mut memory);
+        let mut b = vcpu(2, 0xe7, &cpu, &mut memory);
+        a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+        cpu.load(&mut a).unwrap();
+        cpu.enter(&a);
+        for component in set(0xe7) {
+            model(&mut cpu).write(component, 0x33);
+        }
+        model(&mut cpu).ldmxcsr(0x1fa5);
+        cpu.save(&mut a);
+        cpu.load(&mut b).unwrap();
+        cpu.enter(&b);
+        b.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+        cpu.load(&mut b).unwrap();
+        cpu.enter(&b);
+        assert_eq!(not_init(&mut cpu, set(0xe7)), set(0));
+    }
+}
+
+/// XSA-52 and XSA-172: where XRSTOR leaves FIP, FDP and FOP, the next vCPU
+/// must not find the last one's.
+#[test]
+fn xsa_52_fip_of_the_last_owner() {
+    let machine = crate::testing::Machine {
+        geometry: qemu_max(),
+        instructions: 1,
+    };
+    let amd = |leaf, subleaf| {
+        let mut r = machine.cpuid(leaf, subleaf);
+        if leaf == 0 {
+            r.ebx = u32::from_le_bytes(*b"Auth");
+        }
+        r
+    };
+    let host = HostXstate::read(&amd, 0xffff).unwrap();
+    assert!(host.leaks_fp_pointers());
+    let mut memory = TestMemory::default();
+    let mut cpu = cpu_of(host, 0);
+    let mut a = vcpu(1, 0x3, &cpu, &mut memory);
+    let mut b = vcpu(2, 0x3, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    model(&mut cpu).write(ComponentIndex::X87, 5);
+    cpu.save(&mut a);
+    cpu.load(&mut b).unwrap();
+    assert_eq!(model(&mut cpu).regs.legacy.fip.get(), 0);
+}
+
+/// Linux ad856280dd, 8647c52e95: what the host itself has in a register that
+/// the guest's policy lacks is in no image of the guest.
+#[test]
+fn host_pkru_leaks_into_the_image() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+        cpu.load(&mut a).unwrap();
+        model(&mut cpu).write(ComponentIndex::PKRU, 0x54);
+        let mut out = [0; 4096];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        assert_eq!(exported.claims.xcomp_bv, COMPACTED);
+        assert_eq!((exported.claims.xstate_mask, exported.image_len), (0x7, 576));
+    }
+}
+
+/// Linux 1811d979c7: the model panics on a save or restore under a
+/// guest's XCR0, and state that the guest has disabled is kept.
+#[test]
+fn disabled_state_is_kept() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x207, &cpu, &mut memory);
+        let mut b = vcpu(2, 0x3, &cpu, &mut memory);
+        a.set_xcr0(7, 0, &mut cpu, &mut memory).unwrap();
+        cpu.load(&mut a).unwrap();
+        cpu.enter(&a);
+        model(&mut cpu).write(ComponentIndex::AVX, 0x44);
+        model(&mut cpu).write(ComponentIndex::PKRU, 0x44);
+        a.set_xcr0(1, 0, &mut cpu, &mut memory).unwrap();
+        cpu.enter(&a);
+        assert_eq!(model(&mut cpu).xcr0, 1);
+        cpu.save(&mut a);
+        cpu.load(&mut b).unwrap();
+        cpu.save(&mut b);
+        cpu.load(&mut a).unwrap();
+        let regs = &mut model(&mut cpu).regs;
+        assert!(regs.get(ComponentIndex::AVX).iter().any(|b| *b != 0));
+        assert!(regs.get(ComponentIndex::PKRU).iter().any(|b| *b != 0));
+    }
+}
+
+#[test]
+fn growth_without_memory_loses_nothing() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x6_02e7, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    model(&mut cpu).write(ComponentIndex::SSE, 3);
+    memory.fail_at = Some(memory.calls);
+    let size = a.area_size_bytes();
+    assert_eq!(
+        a.set_xcr0(0xe7, 0, &mut cpu, &mut memory),
+        Err(XsetbvError::NeedsMemory(OutOfMemory { bytes: 2440 }))
+    );
+    assert_eq!((a.xcr0(), a.area_size_bytes()), (1, size));
+    assert!(!a.accum().has(ComponentIndex::OPMASK));
+    a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+    cpu.load(&mut a).unwrap();
+    assert_eq!(model(&mut cpu).regs.legacy.xmm[0], [3; 16]);
+}
+
+/// The processor remembers the address of its last XRSTOR: a buffer freed and
+/// given out again must not make a save skip what "did not change".
+#[test]
+fn modified_optimisation_with_a_reused_address() {
+    for instructions in [0x1, 0xf] {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x2e7, &cpu, &mut memory);
+        cpu.load(&mut a).unwrap();
+        cpu.enter(&a);
+        model(&mut cpu).write(ComponentIndex::SSE, 0x21);
+        for round in 0..4 {
+            // Grows and shrinks between the same two buffers while it runs.
+            a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+            cpu.load(&mut a).unwrap();
+            a.set_xcr0(7, 0, &mut cpu, &mut memory).unwrap();
+            a.reclaim(&mut cpu, &mut memory).unwrap();
+            cpu.load(&mut a).unwrap();
+            cpu.save(&mut a);
+            let image = a.area.image(cpu.host().geometry());
+            assert_eq!(image.legacy().xmm[3], [0x21; 16], "round {round}");
+            cpu.load(&mut a).unwrap();
+            cpu.enter(&a);
+        }
+    }
+}
+
+#[test]
+fn a_failed_restore_costs_the_domain_and_leaks_nothing() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+    let mut b = vcpu(2, 0x7, &cpu, &mut memory);
+    model(&mut cpu).fail_next_restore = true;
+    assert!(cpu.load(&mut a).is_err());
+    assert_eq!(a.home(), Home::Memory);
+    assert_eq!(not_init(&mut cpu, set(7)), set(0));
+    cpu.load(&mut b).unwrap();
+}
+
+/// Bug 13 and 14 of the peers: XCR0, XSS, XFD cached over a suspend or hotplug.
+#[test]
+fn cached_xcr0_stale_after_suspend() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0x1f);
+    let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    cpu.save(&mut a);
+    // The processor goes down and comes up: reset values.
+    let m = model(&mut cpu);
+    (m.xcr0, m.xss, m.xfd) = (1, 0, 1 << 18);
+    m.regs = crate::model::Registers::init();
+    cpu.reset();
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    let m = model(&mut cpu);
+    assert_eq!((m.xcr0, m.xss, m.xfd), (1, 0, 0));
+}
+
+#[test]
+fn discard_clears_the_registers_uinv_too() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x4007, &cpu, &mut memory);
+    let mut b = vcpu(2, 0x4007, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    model(&mut cpu).write(ComponentIndex::UINTR, 7);
+    model(&mut cpu).regs.get(ComponentIndex::UINTR)[20] = 0xec;
+    model(&mut cpu).write(ComponentIndex::SSE, 7);
+    cpu.discard();
+    a.release(&mut memory);
+    let offered = cpu.host().offered();
+    assert_eq!(not_init(&mut cpu, offered), set(0));
+    cpu.load(&mut b).unwrap();
+}
+
+/// XFD armed by the hypervisor: tiles get room at their first use, and the
+/// guest never sees the arming. Linux b45f721775: no image has what XFD
+/// disables.
+#[test]
+fn tiles_get_room_at_first_use() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0x1f);
+    let tiles = ComponentSet::only(ComponentIndex::TILEDATA);
+    let mut a = vcpu(1, 0x6_0207, &cpu, &mut memory);
+    a.set_xcr0(0x6_0207, 0, &mut cpu, &mut memory).unwrap();
+    assert!(
+        a.area_size_bytes() < 1100,
+        "TILECFG has room, tiles have none"
+    );
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    assert_eq!((model(&mut cpu).xfd, a.xfd()), (tiles.bits(), 0));
+    // #NM of the armed XFD, without memory first.
+    memory.fail_at = Some(memory.calls);
+    assert!(a.first_use(tiles, &mut cpu, &mut memory).is_err());
+    assert_eq!(
+        a.first_use(tiles, &mut cpu, &mut memory),
+        Ok(FirstUse::Retry)
+    );
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    assert_eq!(model(&mut cpu).xfd, 0);
+    model(&mut cpu).write(ComponentIndex::TILECFG, 1);
+    model(&mut cpu).write(ComponentIndex::TILEDATA, 1);
+    // The guest disables them itself: its own #NM, and no tiles in images.
+    assert!(a.in_use(&mut cpu).contains(tiles));
+    a.set_xfd(tiles.bits(), cpu.host()).unwrap();
+    assert_eq!(
+        a.first_use(tiles, &mut cpu, &mut memory),
+        Ok(FirstUse::Guests)
+    );
+    let mut out = vec![0; 20_000];
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    let exported = a.export(&mut cpu, &mut out).unwrap();
+    assert_eq!(exported.claims.xcomp_bv, COMPACTED | 1 << 17);
+    assert_eq!(exported.claims.xfd, tiles.bits());
+    assert!(
+        !a.area
+            .image(cpu.host().geometry())
+            .xstate_bv()
+            .intersects(tiles)
+    );
+    // INIT and under XFD: reclaimable while XCR0 still enables them.
+    let resized = a.reclaim(&mut cpu, &mut memory).unwrap();
+    assert!(resized.after_bytes + 8192 <= resized.before_bytes);
+}
+
+/// An image taken with tiles armed and without room is taken elsewhere too.
+#[test]
+fn armed_tiles_move() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0x1f);
+    let mut a = vcpu(1, 0x6_0007, &cpu, &mut memory);
+    a.set_xcr0(0x6_0007, 0, &mut cpu, &mut memory).unwrap();
+    let mut out = vec![0; a.export_size(&mut cpu)];
+    let exported = a.export(&mut cpu, &mut out).unwrap();
+    assert_eq!(exported.image_len, MIN_IMAGE_BYTES);
+    let host = cpu.host().clone();
+    let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
+    let mut b = vcpu(2, 0x6_0007, &cpu, &mut memory);
+    b.import(&trusted, &mut cpu, &mut memory).unwrap();
+    assert_eq!((b.xcr0(), b.accum()), (a.xcr0(), a.accum()));
+    cpu.load(&mut b).unwrap();
+    cpu.enter(&b);
+    assert_eq!(model(&mut cpu).xfd, 1 << 18);
+}
+
+#[test]
+fn deferred_supervisor_state_gets_room_at_its_first_write() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let deferred = XstatePolicy::new(set(0x1807), ComponentSet::CET);
+    let mut a = VcpuXstate::new(1, &deferred, cpu.host(), &mut memory).unwrap();
+    assert_eq!(a.area_mask().bits(), 0x7);
+    let first = ComponentSet::only(ComponentIndex::CET_U);
+    assert_eq!(
+        a.first_use(first, &mut cpu, &mut memory),
+        Ok(FirstUse::Retry)
+    );
+    assert_eq!(a.area_mask().bits(), 0x807);
+    a.set_xss(0x1800, &mut cpu, &mut memory).unwrap();
+    assert_eq!((a.area_mask().bits(), a.xss()), (0x1807, 0x1800));
+    assert_eq!(
+        a.set_xss(0x4000, &mut cpu, &mut memory),
+        Err(WriteXssError::Fault(XssError::Policy(0x4000, 0x1800)))
+    );
+}
+
+#[test]
+fn a_policy_never_takes_what_is_in_use() {
+    let mut memory = TestMemory::default();
+    let mut cpu = qemu();
+    let mut a = vcpu(1, 0x21f, &cpu, &mut memory);
+    a.set_xcr0(7, 0, &mut cpu, &mut memory).unwrap();
+    cpu.load(&mut a).unwrap();
+    model(&mut cpu).write(ComponentIndex::PKRU, 1);
+    let mut change = |a: &mut VcpuXstate, mask, drop, cpu: &mut Cpu| {
+        a.set_policy(&policy(mask), set(drop), cpu, &mut memory)
+    };
+    assert_eq!(
+        change(&mut a, 0x203, 0, &mut cpu),
+        Err(PolicyError::Enabled(set(4), set(0x203)))
+    );
+    assert_eq!(
+        change(&mut a, 0x7, 0, &mut cpu),
+        Err(PolicyError::InUse(set(0x200), set(0x7)))
+    );
+    assert_eq!(
+        change(&mut a, 0x27, 0, &mut cpu),
+        Err(PolicyError::Host(set(0x20), set(0x21f)))
+    );
+    assert_eq!(a.area_size_bytes(), 0xa88);
+    let resized = change(&mut a, 0x7, 0x200, &mut cpu).unwrap();
+    assert_eq!((resized.before_bytes, resized.after_bytes), (0xa88, 0x340));
+    let resized = change(&mut a, 0x21f, 0, &mut cpu).unwrap();
+    assert_eq!(resized.after_bytes, 0xa88);
+    assert_eq!(
+        a.in_use(&mut cpu).bits(),
+        0,
+        "what was dropped is gone for good"
+    );
+    cpu.load(&mut a).unwrap();
+    assert_eq!(model(&mut cpu).regs.get(ComponentIndex::PKRU)[..], [0; 4]);
+}
+
+/// A domain's vCPUs change policy together or not at all, wherever memory ends.
+#[test]
+fn policy_change_is_all_or_nothing_at_every_allocation() {
+    for failing in 0..4 {
+        let mut memory = TestMemory::default();
+        let mut cpu = qemu();
+        let mut all: Vec<VcpuXstate> = (0..3)
+            .map(|tag| vcpu(tag, 0x3, &cpu, &mut memory))
+            .collect();
+        for (i, a) in all.iter_mut().enumerate() {
+            cpu.load(a).unwrap();
+            model(&mut cpu).write(ComponentIndex::SSE, i as u8 + 1);
+            cpu.save(a);
+        }
+        let blocks = memory.live_blocks;
+        memory.fail_at = Some(memory.calls + failing);
+        let mut prepared = Vec::new();
+        let mut failed = None;
+        for a in &mut all {
+            match a.prepare_policy(&policy(0x21f), set(0), &mut cpu, &mut memory) {
+                Ok(one) => prepared.push(one),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        if let Some(error) = failed {
+            assert_eq!(error.code(), OutOfMemory::CODE);
+            assert!(failing < 3);
+            prepared
+                .into_iter()
+                .for_each(|one| one.release(&mut memory));
+            assert_eq!(memory.live_blocks, blocks, "memory lost");
+        } else {
+            assert_eq!(failing, 3, "the failure did not come");
+            for (a, one) in all.iter_mut().zip(prepared) {
+                a.commit_policy(one, &mut memory);
+            }
+        }
+        let (mask, size) = if failing < 3 {
+            (0x3, 576)
+        } else {
+            (0x21f, 0xa88)
+        };
+        for (i, a) in all.iter_mut().enumerate() {
+            assert_eq!((a.area_mask().bits(), a.area_size_bytes()), (mask, size));
+            cpu.load(a).unwrap();
+            assert_eq!(model(&mut cpu).regs.legacy.xmm[1], [i as u8 + 1; 16]);
+            cpu.save(a);
+        }
+        all.into_iter().for_each(|a| a.release(&mut memory));
+        assert_eq!(memory.live_blocks, 0);
+    }
+}
+
+#[test]
+#[should_panic(expected = "changed since")]
+fn a_prepared_change_goes_stale_when_the_vcpu_runs() {
+    let mut memory = TestMemory::default();
+    let mut cpu = qemu();
+    let mut a = vcpu(1, 0x3, &cpu, &mut memory);
+    let prepared = a.prepare_policy(&policy(7), set(0), &mut cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    cpu.save(&mut a);
+    a.commit_policy(prepared.unwrap(), &mut memory);
+}
+
+#[test]
+fn import_without_memory_changes_nothing() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x2e7, &cpu, &mut memory);
+    a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+    let mut out = vec![0; a.export_size(&mut cpu)];
+    let exported = a.export(&mut cpu, &mut out).unwrap();
+    let host = cpu.host().clone();
+    let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
+    let mut b = vcpu(2, 0x2e7, &cpu, &mut memory);
+    cpu.load(&mut b).unwrap();
+    model(&mut cpu).write(ComponentIndex::SSE, 8);
+    memory.fail_at = Some(memory.calls);
+    let error = b.import(&trusted, &mut cpu, &mut memory).unwrap_err();
+    assert_eq!(error.code(), OutOfMemory::CODE);
+    assert_eq!((b.xcr0(), b.in_use(&mut cpu).bits()), (1, 2));
+    b.import(&trusted, &mut cpu, &mut memory).unwrap();
+    assert_eq!((b.xcr0(), b.in_use(&mut cpu).bits()), (0xe7, 0));
+    let narrow = &mut vcpu(3, 0x7, &cpu, &mut memory);
+    let error = narrow.import(&trusted, &mut cpu, &mut memory).unwrap_err();
+    assert_eq!(error, ImportError::Policy(0x2e7, 0x7));
+}
+
+#[test]
+fn status_tells_of_each_component_of_the_policy() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0xe7, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    model(&mut cpu).write(ComponentIndex::SSE, 1);
+    let all: Vec<_> = a
+        .status(&mut cpu)
+        .map(|s| (s.index.to_string(), s.size_bytes, s.area, s.accum, s.state))
+        .collect();
+    let row = |name: &str, size, area, accum, state| (name.to_owned(), size, area, accum, state);
+    assert_eq!(
+        all,
+        [
+            row("x87", 160, true, true, Use::Init),
+            row("sse", 256, true, true, Use::InUse),
+            row("avx", 256, true, false, Use::Init),
+            row("opmask", 64, false, false, Use::Init),
+            row("zmm_hi256", 512, false, false, Use::Init),
+            row("hi16_zmm", 1024, false, false, Use::Init),
+        ]
+    );
+}
+
+/// Bochs saves tiles wrongly: the host finds out, says so, leaves them out.
+#[test]
+fn self_test_leaves_out_what_does_not_come_back() {
+    for instructions in INSTRUCTIONS {
+        for xinuse in [Xinuse::Tracked, Xinuse::AlwaysOne] {
+            let mut memory = TestMemory::default();
+            let host = host(bochs_sapphire_rapids(), instructions);
+            let offered = host.offered();
+            let mut cpu = PcpuXstate::new(CpuId(0), Model::new(host.clone(), xinuse), host);
+            let report = cpu.self_test(&mut memory).unwrap();
+            assert_eq!((report.passed(), report.failed()), (offered, set(0)));
+            model(&mut cpu).broken = Some(ComponentIndex::TILEDATA);
+            let report = cpu.self_test(&mut memory).unwrap();
+            assert_eq!(report.failed().to_string(), "tiledata");
+            assert_eq!(cpu.host().offered(), offered.difference(ComponentSet::AMX));
+            assert_eq!(memory.live_blocks, 0);
+        }
+    }
+}

@@ -78,7 +78,7 @@ pub(crate) fn pattern(component: ComponentIndex, seed: u8, bytes: &mut [u8]) {
             put(0, page | 2);
             put(8, page | 1);
         }
-        ComponentIndex::PASID => put(0, 1 << 31 | u64::from(seed) + 1),
+        ComponentIndex::PASID => put(0, (1 << 31) | (u64::from(seed) + 1)),
         ComponentIndex::CET_U => {
             put(0, page);
             put(8, page + 8);

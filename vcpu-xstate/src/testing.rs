@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::area::{AreaMemory, Block};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{CpuidResult, HostXstate};
 use crate::layout::{ComponentFacts, Geometry};
@@ -154,3 +155,42 @@ pub fn any_geometry() -> impl Strategy<Value = Geometry> {
         geometry
     })
 }
+
+/// Memory that counts, that can fail, and that hands freed buffers out again
+/// at once, so that addresses are re-used as often as can be.
+#[derive(Default)]
+pub struct TestMemory {
+    /// Blocks given and not taken back.
+    pub live_blocks: usize,
+    /// Calls of `allocate` so far.
+    pub calls: usize,
+    /// The call (counted from 0) that fails.
+    pub fail_at: Option<usize>,
+    freed: Vec<Vec<Block>>,
+}
+
+impl AreaMemory for TestMemory {
+    fn allocate(&mut self, blocks: usize) -> Option<Vec<Block>> {
+        let call = self.calls;
+        self.calls += 1;
+        if self.fail_at == Some(call) {
+            return None;
+        }
+        self.live_blocks += blocks;
+        if let Some(i) = self.freed.iter().position(|free| free.len() == blocks) {
+            let mut again = self.freed.swap_remove(i);
+            again.fill(Block::ZERO);
+            return Some(again);
+        }
+        Some(vec![Block::ZERO; blocks])
+    }
+
+    fn release(&mut self, blocks: Vec<Block>) {
+        self.live_blocks -= blocks.len();
+        self.freed.push(blocks);
+    }
+}
+
+/// The instruction sets that hosts come with (CPUID.(0xD,1):EAX): XSAVE alone,
+/// XSAVEOPT, XSAVEC, XSAVES, XSAVES with XFD.
+pub const INSTRUCTIONS: [u32; 5] = [0x0, 0x1, 0x3, 0xf, 0x1f];

@@ -1,1 +1,572 @@
+//! Tests of validation: every rule is reached, and what passes can be restored.
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use zerocopy::IntoBytes;
+
+use super::*;
+use crate::convert::canonicalise;
+use crate::image::payload;
+use crate::legacy::LegacyRegion;
+use crate::model::{Model, Xinuse};
+use crate::testing::{
+    INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, geometry, host, qemu_max, supervisor, user,
+};
+use crate::{ComponentFacts, CpuId, PcpuXstate, VcpuXstate};
+
+fn set(bits: u64) -> ComponentSet {
+    ComponentSet::from_bits_retain(bits)
+}
+
+const MASK: u64 = 0x6_5ae7;
+const XCR0: u64 = 0x6_02e7;
+
+/// A machine with every component that has rules of its own.
+fn everything() -> Geometry {
+    let mut g = bochs_sapphire_rapids();
+    for (index, facts) in [(10, supervisor(8)), (15, supervisor(808))] {
+        g.insert(ComponentIndex::new(index).unwrap(), facts)
+            .unwrap();
+    }
+    g
+}
+
+/// An image that comes with what makes it acceptable.
+#[derive(Clone)]
+struct Sample {
+    claims: Claims,
+    geometry: Geometry,
+    image: Vec<u8>,
+    host: HostXstate,
+    policy: XstatePolicy,
+}
+
+impl Sample {
+    /// An image of `held` from a guest of the policy `mask` that enabled all.
+    fn new(geometry: Geometry, instructions: u32, mask: u64, held: u64) -> Self {
+        let host = host(geometry.clone(), instructions);
+        let mask = set(mask);
+        let layout = set(held);
+        let mut image = vec![0; geometry.image_size(Form::Compacted, layout)];
+        image[..512].copy_from_slice(LegacyRegion::INIT.as_bytes());
+        image[512..576].copy_from_slice(XsaveHeader::compacted(layout, layout).as_bytes());
+        for place in geometry.placements(Form::Compacted, layout) {
+            crate::selftest::pattern(place.component, 3, &mut image[payload(place)]);
+        }
+        let user = mask.intersection(host.user());
+        Self {
+            claims: Claims {
+                xstate_mask: mask.bits(),
+                xcr0: user.bits(),
+                xss: mask.intersection(host.supervisor()).bits(),
+                xfd: 0,
+                xfd_err: 0,
+                accum: mask.bits(),
+                xcomp_bv: COMPACTED | held,
+                xsave: true,
+            },
+            geometry,
+            image,
+            host,
+            policy: XstatePolicy::new(mask, ComponentSet::EMPTY),
+        }
+    }
+
+    fn validate(&self) -> Result<TrustedImage<'_>, Rejection> {
+        validate(
+            &self.claims,
+            &self.geometry,
+            &self.image,
+            &self.host,
+            &self.policy,
+        )
+    }
+
+    fn put(&mut self, offset: usize, value: u64) {
+        self.image[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn offset(&self, component: ComponentIndex) -> usize {
+        let layout = set(self.claims.xcomp_bv & !COMPACTED);
+        self.geometry
+            .placements(Form::Compacted, layout)
+            .find(|place| place.component == component)
+            .unwrap()
+            .offset_bytes
+    }
+}
+
+fn sample() -> Sample {
+    Sample::new(bochs_sapphire_rapids(), 0x1f, MASK, MASK)
+}
+
+/// What a change to an acceptable sample is refused for.
+fn refused(change: impl FnOnce(&mut Sample)) -> Rejection {
+    let mut sample = sample();
+    assert!(sample.validate().is_ok());
+    change(&mut sample);
+    sample.validate().expect_err("must be refused")
+}
+
+#[test]
+fn every_rule_is_reached() {
+    use Rejection as R;
+    let full = Sample::new(everything(), 0x1f, MASK | 0x8400, MASK | 0x8400);
+    assert!(full.validate().is_ok());
+    let in_component = |component, offset: usize, value| {
+        let mut sample = full.clone();
+        let at = sample.offset(component) + offset;
+        sample.put(at, value);
+        sample.validate().expect_err("must be refused")
+    };
+    let tiles = 1 << 18;
+    let moved = |offset| {
+        let mut other = geometry(&[(2, user(256, 576)), (5, user(64, offset))]);
+        for component in set(MASK & !0x27) {
+            let facts = *bochs_sapphire_rapids().get(component).unwrap();
+            other.insert(component, facts).unwrap();
+        }
+        other
+    };
+    let cases = [
+        (
+            refused(|s| s.image.truncate(575)),
+            "image-too-short",
+            575,
+            576,
+        ),
+        (refused(|s| s.claims.xsave = false), "policy-xsave", 0, 1),
+        (
+            refused(|s| s.claims.xstate_mask = 1),
+            "xstate-mask-legacy",
+            1,
+            3,
+        ),
+        (
+            refused(|s| s.policy = XstatePolicy::new(set(7), set(0))),
+            "xstate-mask-policy",
+            MASK,
+            7,
+        ),
+        (
+            refused(|s| s.host.restrict(ComponentSet::CET)),
+            "xstate-mask-host",
+            MASK,
+            MASK & !0x1800,
+        ),
+        (
+            refused(|s| s.geometry = qemu_max()),
+            "xstate-mask-directory",
+            MASK,
+            0x21f,
+        ),
+        (
+            refused(|s| s.geometry = moved(832)),
+            "component-layout",
+            832,
+            1088,
+        ),
+        (refused(|s| s.claims.xcr0 = 0), "xcr0-x87", 0, 1),
+        (
+            refused(|s| s.claims.xcr0 = 0x107),
+            "xcr0-policy",
+            0x107,
+            XCR0,
+        ),
+        (
+            refused(|s| s.claims.xss = 0x2000),
+            "xss-policy",
+            0x2000,
+            0x5800,
+        ),
+        (refused(|s| s.claims.xfd = 4), "xfd-policy", 4, tiles),
+        (
+            refused(|s| s.claims.xfd_err = 4),
+            "xfd-err-policy",
+            4,
+            tiles,
+        ),
+        (
+            refused(|s| s.claims.accum |= 8),
+            "accum-policy",
+            MASK | 8,
+            MASK,
+        ),
+        (
+            refused(|s| s.claims.accum &= !0x20),
+            "accum-enabled",
+            MASK & !0x20,
+            MASK & !tiles,
+        ),
+        (
+            refused(|s| s.put(520, COMPACTED | MASK & !1)),
+            "xcomp-bv-claim",
+            COMPACTED | MASK & !1,
+            COMPACTED | MASK,
+        ),
+        (
+            refused(|s| s.claims.xcomp_bv = MASK),
+            "xcomp-bv-bit-63",
+            MASK,
+            COMPACTED | MASK,
+        ),
+        (
+            refused(|s| s.claims.xcomp_bv |= 8),
+            "xcomp-bv-policy",
+            COMPACTED | MASK | 8,
+            COMPACTED | MASK,
+        ),
+        (refused(|s| s.image.push(0)), "image-length", 0x2a41, 0x2a40),
+        (
+            refused(|s| s.image[575] = 0x80),
+            "header-reserved",
+            0x80 << 56,
+            0,
+        ),
+        (
+            refused(|s| s.put(512, MASK | 8)),
+            "xstate-bv-xcomp-bv",
+            MASK | 8,
+            MASK,
+        ),
+        (
+            refused(|s| s.claims.accum &= !tiles),
+            "xstate-bv-accum",
+            MASK,
+            MASK & !tiles,
+        ),
+        (
+            refused(|s| s.claims.xfd = tiles),
+            "xstate-bv-xfd",
+            MASK,
+            ComponentSet::ALL.bits() & !tiles,
+        ),
+        (refused(|s| s.image[26] = 1), "mxcsr", 0x1_1f80, 0xffff),
+        (
+            in_component(ComponentIndex::CET_U, 8, 1 << 47),
+            "component-address",
+            1 << 47,
+            (1 << 47) - 1,
+        ),
+        (
+            in_component(ComponentIndex::PASID, 0, 1 << 63),
+            "component-reserved",
+            1 << 63,
+            0x800f_ffff,
+        ),
+        (
+            in_component(ComponentIndex::CET_U, 0, 0xc00),
+            "cet-tracker",
+            0xc00,
+            0x800,
+        ),
+        (in_component(ComponentIndex::LBR, 8, 7), "lbr-depth", 7, 64),
+        (
+            in_component(ComponentIndex::TILECFG, 0, 2),
+            "tile-config",
+            2,
+            1,
+        ),
+    ];
+    let mut codes = BTreeSet::new();
+    for (rejection, rule, seen, allowed) in cases {
+        assert_eq!(rejection.rule(), rule);
+        assert_eq!(
+            (rejection.seen(), rejection.allowed()),
+            (seen, allowed),
+            "{rule}"
+        );
+        assert!(codes.insert(rejection.code()), "{rule} shares its code");
+        let text = rejection.to_string();
+        assert!(
+            text.contains(rule) && text.contains(&format!("{seen:#x}")),
+            "{text}"
+        );
+    }
+    // 24 rules of `Rejection` itself, and those of the register verdicts.
+    assert_eq!(codes.iter().filter(|code| **code >> 8 == 3).count(), 24);
+    let without = Sample {
+        policy: XstatePolicy::without_xsave(),
+        ..Sample::new(qemu_max(), 5, 3, 3)
+    };
+    let refused = |xcr0| {
+        let mut sample = without.clone();
+        (sample.claims.xsave, sample.claims.xcr0) = (false, xcr0);
+        sample.validate().err()
+    };
+    assert_eq!(refused(1), None);
+    assert_eq!(refused(3), Some(R::Xcr0(Xcr0Error::WithoutXsave(3))));
+}
+
+/// Xen 104a409ebc, Linux dffba9a31c.
+#[test]
+fn xcomp_bv_bit_63_clear() {
+    let rejection = refused(|s| {
+        s.claims.xcomp_bv &= !COMPACTED;
+        s.put(520, MASK);
+    });
+    assert_eq!(rejection.rule(), "xcomp-bv-bit-63");
+    // In the image alone.
+    assert_eq!(refused(|s| s.put(520, MASK)).rule(), "xcomp-bv-claim");
+}
+
+/// Xen 104a409ebc, CVE-2017-15537: XSTATE_BV beyond XCOMP_BV.
+#[test]
+fn xcomp_bv_not_covering_xstate_bv() {
+    let mut sample = Sample::new(bochs_sapphire_rapids(), 0x1f, MASK, 0x203);
+    assert!(sample.validate().is_ok());
+    sample.put(512, 0x207);
+    assert_eq!(
+        sample.validate().unwrap_err(),
+        Rejection::XstateBvXcompBv(0x207, 0x203)
+    );
+    // SSE in XSTATE_BV alone, although its bytes are there in any image.
+    let mut sample = Sample::new(bochs_sapphire_rapids(), 0x1f, MASK, 0);
+    sample.put(512, 2);
+    assert_eq!(sample.validate().unwrap_err().rule(), "xstate-bv-xcomp-bv");
+}
+
+/// Xen 773522000c: nothing is read of what is not there.
+#[test]
+fn header_read_before_length_check() {
+    let whole = sample();
+    for len in 0..whole.image.len() {
+        let cut = &whole.image[..len];
+        let refused = validate(
+            &whole.claims,
+            &whole.geometry,
+            cut,
+            &whole.host,
+            &whole.policy,
+        );
+        let rule = if len < 576 {
+            "image-too-short"
+        } else {
+            "image-length"
+        };
+        assert_eq!(refused.unwrap_err().rule(), rule, "{len} bytes");
+    }
+}
+
+/// CVE-2024-26603: a size that the sender names is not the size that counts.
+#[test]
+fn cve_2024_26603_trusted_size() {
+    let rejection = refused(|s| s.claims.xcomp_bv &= !(1 << 18));
+    assert_eq!(rejection.rule(), "image-length");
+}
+
+/// Linux d7876f1be4, Xen fe0d67576e: bits beyond leaf 0xD, high ones too.
+#[test]
+fn bits_beyond_leaf_0xd_accepted() {
+    for bit in (19..63).chain([3, 4, 8, 10, 13, 15, 16]) {
+        let bit = 1 << bit;
+        let rule = |change: fn(&mut Sample, u64)| refused(|s| change(s, bit)).rule();
+        assert_eq!(
+            rule(|s, bit| s.claims.xstate_mask |= bit),
+            "xstate-mask-policy"
+        );
+        assert_eq!(rule(|s, bit| s.claims.xcomp_bv |= bit), "xcomp-bv-policy");
+        assert_eq!(rule(|s, bit| s.claims.accum |= bit), "accum-policy");
+        assert_eq!(rule(|s, bit| s.claims.xcr0 |= bit), "xcr0-policy");
+        assert_eq!(rule(|s, bit| s.claims.xss |= bit), "xss-policy");
+        assert_eq!(rule(|s, bit| s.put(512, MASK | bit)), "xstate-bv-xcomp-bv");
+    }
+    assert_eq!(
+        refused(|s| s.claims.xstate_mask |= 1 << 63).rule(),
+        "xstate-mask-policy"
+    );
+    assert_eq!(
+        refused(|s| s.put(512, 1 << 63)).rule(),
+        "xstate-bv-xcomp-bv"
+    );
+}
+
+/// XSA-54 by migration instead of XSETBV; and an image header, to which the
+/// groups do not apply.
+#[test]
+fn xsa_54_ymm_without_sse() {
+    assert_eq!(refused(|s| s.claims.xcr0 = 5).rule(), "xcr0-avx-needs-sse");
+    let header_only = Sample::new(bochs_sapphire_rapids(), 0x1f, MASK, 0x4);
+    assert!(header_only.validate().is_ok());
+}
+
+/// TILECFG without TILEDATA: refused in XCR0, fine in accum.
+#[test]
+fn tilecfg_without_tiledata() {
+    assert_eq!(
+        refused(|s| s.claims.xcr0 = 0x2_02e7).rule(),
+        "xcr0-amx-group"
+    );
+    let mut armed = Sample::new(bochs_sapphire_rapids(), 0x1f, MASK, 0x2_0207);
+    armed.claims.accum &= !(1 << 18);
+    assert!(armed.validate().is_ok());
+}
+
+/// XSA-53: a bad MXCSR faulted in the host. AMD's bit 17 is bad on Intel only.
+#[test]
+fn xsa_53_mxcsr_faults_in_the_host() {
+    let mut amd = Sample::new(qemu_max(), 5, 0x21f, 0x21f);
+    amd.put(24, 0x2_1f80);
+    assert_eq!(
+        amd.validate().unwrap_err(),
+        Rejection::Mxcsr(0x2_1f80, 0xffff)
+    );
+    let machine = crate::testing::Machine {
+        geometry: qemu_max(),
+        instructions: 5,
+    };
+    amd.host = HostXstate::read(&|l, s| machine.cpuid(l, s), 0x2_ffff).unwrap();
+    assert!(amd.validate().is_ok());
+    // Where SSE is INIT the bytes do not count.
+    let mut init = Sample::new(qemu_max(), 5, 0x21f, 0x204);
+    init.put(24, u64::MAX);
+    assert!(init.validate().is_ok());
+}
+
+/// Xen 75f9455e92: what matters is the policy, not all that the machines have.
+#[test]
+fn host_maximum_is_not_the_guests() {
+    let mut sample = Sample::new(qemu_max(), 5, 0x207, 0x207);
+    sample.host = host(bochs_sapphire_rapids(), 0xf);
+    assert!(sample.validate().is_ok());
+    // The same three components, PKRU as AMD has it.
+    sample.geometry = geometry(&[(2, user(256, 576)), (9, user(64, 832))]);
+    let Err(Rejection::Layout(difference)) = sample.validate() else {
+        panic!("layouts differ");
+    };
+    assert_eq!(difference.to_string(), "pkru 64 bytes there, 8 bytes here");
+}
+
+/// One change to a sample.
+#[derive(Clone, Debug)]
+enum Change {
+    Byte(usize, u8),
+    HeaderBit(usize),
+    Claim(usize, u64),
+    ClaimBit(usize, u32),
+    Cut(usize),
+}
+
+fn claim(claims: &mut Claims, index: usize) -> &mut u64 {
+    match index % 7 {
+        0 => &mut claims.xstate_mask,
+        1 => &mut claims.xcr0,
+        2 => &mut claims.xss,
+        3 => &mut claims.xfd,
+        4 => &mut claims.xfd_err,
+        5 => &mut claims.accum,
+        _ => &mut claims.xcomp_bv,
+    }
+}
+
+fn apply(sample: &mut Sample, change: &Change) {
+    let len = sample.image.len();
+    match *change {
+        Change::Byte(at, value) => sample.image[at % len] = value,
+        // Header and image agree, so that more than the comparison is tested.
+        Change::HeaderBit(bit) => sample.image[512 + bit / 8] ^= 1 << (bit % 8),
+        Change::Claim(which, value) => *claim(&mut sample.claims, which) = value,
+        Change::ClaimBit(which, bit) => *claim(&mut sample.claims, which) ^= 1 << (bit % 64),
+        Change::Cut(by) => sample.image.truncate(len - by % 3),
+    }
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        6 => (any::<usize>(), any::<u8>()).prop_map(|(at, value)| Change::Byte(at, value)),
+        3 => (0usize..128).prop_map(Change::HeaderBit),
+        1 => (any::<usize>(), any::<u64>()).prop_map(|(i, value)| Change::Claim(i, value)),
+        3 => (any::<usize>(), any::<u32>()).prop_map(|(i, bit)| Change::ClaimBit(i, bit)),
+        1 => any::<usize>().prop_map(Change::Cut),
+    ]
+}
+
+fn round_trip(sample: &Sample, trusted: &TrustedImage<'_>) {
+    let mut memory = TestMemory::default();
+    let host = sample.host.clone();
+    let model = Model::new(host.clone(), Xinuse::Tracked);
+    let mut cpu = PcpuXstate::new(CpuId(0), model, host);
+    let mut vcpu = VcpuXstate::new(1, &sample.policy, cpu.host(), &mut memory).unwrap();
+    vcpu.import(trusted, &mut cpu, &mut memory).unwrap();
+    cpu.load(&mut vcpu).expect("what validates is restored");
+    cpu.enter(&vcpu);
+    // The guest's own values are in place, and what comes back is the same.
+    assert_eq!(vcpu.xcr0(), sample.claims.xcr0);
+    assert_eq!(vcpu.xss(), sample.claims.xss);
+    let mut out = vec![0; 20_000];
+    let exported = vcpu.export(&mut cpu, &mut out).unwrap();
+    let mut direct = vec![0; 20_000];
+    let geometry = &sample.geometry;
+    let left_out = set(sample.claims.xfd);
+    let canonical = canonicalise(trusted.image(), geometry, left_out, &mut direct).unwrap();
+    assert_eq!(exported.image_len, canonical.len_bytes);
+    assert!(out == direct, "the state changed on its way");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// What validate accepts can be restored, on every kind of host, and comes
+    /// back as it was; whatever else is done to it is refused without a panic.
+    #[test]
+    fn what_validates_is_restorable(
+        instructions in proptest::sample::select(&INSTRUCTIONS[..]),
+        mask in any::<u64>(),
+        held in any::<u64>(),
+        changes in proptest::collection::vec(any_change(), 0..3),
+    ) {
+        let offered = host(bochs_sapphire_rapids(), instructions).offered();
+        let mask = set(mask).union(set(3)).intersection(offered);
+        let user = mask.difference(set(0x5800)).whole_groups();
+        let mask = user.union(mask.intersection(set(0x5800)));
+        let held = set(held).intersection(mask);
+        let geometry = host(bochs_sapphire_rapids(), instructions).geometry().clone();
+        let mut sample = Sample::new(geometry, instructions, mask.bits(), held.bits());
+        prop_assert!(sample.validate().is_ok(), "{:?}", sample.validate());
+        for change in &changes {
+            if !sample.image.is_empty() {
+                apply(&mut sample, change);
+            }
+        }
+        if let Ok(trusted) = sample.validate() {
+            round_trip(&sample, &trusted);
+        }
+    }
+
+    /// Any bytes, any claims, any geometry: a verdict, never a panic.
+    #[test]
+    fn any_bytes_get_a_verdict(
+        bytes in proptest::collection::vec(any::<u8>(), 0..1500),
+        words in any::<[u64; 7]>(),
+        g in crate::testing::any_geometry(),
+        xsave in any::<bool>(),
+    ) {
+        let host = host(bochs_sapphire_rapids(), 0x1f);
+        let [xstate_mask, xcr0, xss, xfd, xfd_err, accum, xcomp_bv] = words;
+        let claims = Claims { xstate_mask, xcr0, xss, xfd, xfd_err, accum, xcomp_bv, xsave };
+        let policy = XstatePolicy::new(set(MASK), ComponentSet::EMPTY);
+        prop_assert!(validate(&claims, &g, &bytes, &host, &policy).is_err());
+    }
+}
+
+/// A component of which a facts' bit differs is another layout too.
+#[test]
+fn xfd_bit_is_part_of_the_layout() {
+    let mut other = Geometry::new();
+    for component in bochs_sapphire_rapids().known().difference(set(3)) {
+        let facts = *bochs_sapphire_rapids().get(component).unwrap();
+        other
+            .insert(
+                component,
+                ComponentFacts {
+                    xfd: false,
+                    ..facts
+                },
+            )
+            .unwrap();
+    }
+    let rejection = refused(|s| s.geometry = other);
+    assert_eq!(rejection.rule(), "component-layout");
+    assert_eq!((rejection.seen(), rejection.allowed()), (0, 1));
+}
