@@ -17,6 +17,8 @@ use crate::shell::{Refusal, Shell};
 const BOOT: Duration = Duration::from_secs(60);
 const MOVE: Duration = Duration::from_secs(60);
 const PROGRESS: Duration = Duration::from_secs(30);
+/// How many seconds the two sides of a move wait for each other's answers.
+const PATIENCE: u32 = 20;
 /// How often a guest's console is looked at while something is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -225,7 +227,7 @@ impl Rig {
     pub fn send(&mut self, guest: &mut Guest) -> Result<Vec<Seen>> {
         self.listen(guest)?;
         let mark = self.relay.mark();
-        let (sent, received) = self.try_send(guest)?;
+        let (sent, received) = self.try_send(guest, PATIENCE)?;
         let to = guest.at.other();
         sent.with_context(|| format!("sending {} from {:?}", guest.name, guest.at))?;
         received.with_context(|| format!("receiving {} at {to:?}", guest.name))?;
@@ -245,9 +247,19 @@ impl Rig {
     }
 
     /// Tries to, and gives what each side's command said.
-    pub fn try_send(&self, guest: &Guest) -> Result<(Result<(), Refusal>, Result<(), Refusal>)> {
-        let receive = self.shell(guest.at.other()).start("receive")?;
-        let send = self.shell(guest.at).start(&format!("send {}", guest.id))?;
+    ///
+    /// `patience` is how many seconds the sides wait for each other's answers.
+    pub fn try_send(
+        &self,
+        guest: &Guest,
+        patience: u32,
+    ) -> Result<(Result<(), Refusal>, Result<(), Refusal>)> {
+        let receive = self
+            .shell(guest.at.other())
+            .start(&format!("receive timeout={patience}"))?;
+        let send = self
+            .shell(guest.at)
+            .start(&format!("send {} timeout={patience}", guest.id))?;
         let sent = send.wait(MOVE)?.outcome;
         Ok((sent, receive.wait(MOVE)?.outcome))
     }
@@ -255,7 +267,7 @@ impl Rig {
     /// A move that must be refused: gives the source's reason, having made sure
     /// that the guest runs on where it was and is nowhere else.
     pub fn send_refused(&self, guest: &mut Guest) -> Result<Refusal> {
-        let (sent, received) = self.try_send(guest)?;
+        let (sent, received) = self.try_send(guest, PATIENCE)?;
         let Err(refusal) = sent else {
             bail!("{} was moved, and should have been refused", guest.name);
         };

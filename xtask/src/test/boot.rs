@@ -73,20 +73,25 @@ fn machine_verdict(machine: &mut Instance, name: &str, code: i32) -> Result<()> 
 }
 
 /// Boots each machine to the shell, with the self-test of its extended state on
-/// the way, and asks the shell for its list.
+/// the way, asks the shell for its list and then to switch the machine off.
 pub fn shell(workspace: &Workspace) -> Result<Tally> {
     let binaries = build::binaries(workspace, Variant::Plain)?;
     let image = image::build(workspace, &binaries, "")?;
     let mut tally = Tally::default();
     for model in MACHINES {
         let logs = logs(workspace, model);
-        let machine = Instance::boot(model, &MachineSpec::qemu(model), &image, &logs)?;
-        tally = tally.and(judge(&shell_verdict(&machine), &machine, workspace, &logs)?);
+        let mut machine = Instance::boot(model, &MachineSpec::qemu(model), &image, &logs)?;
+        tally = tally.and(judge(
+            &shell_verdict(&mut machine),
+            &machine,
+            workspace,
+            &logs,
+        )?);
     }
     Ok(tally)
 }
 
-fn shell_verdict(machine: &Instance) -> Result<()> {
+fn shell_verdict(machine: &mut Instance) -> Result<()> {
     let shell = Shell::new(machine.name(), machine.console());
     shell.ready(LIMIT)?;
     let rows = shell.run("list")?;
@@ -99,6 +104,12 @@ fn shell_verdict(machine: &Instance) -> Result<()> {
     if let Some(line) = complaint {
         bail!("the boot went through with an error: {line}");
     }
+    let _nobody_is_left_to_answer = shell.start("poweroff")?;
+    let code = machine.wait_for_exit(LIMIT)?;
+    ensure!(
+        code == EXIT_POWEROFF,
+        "poweroff: QEMU ended with exit code {code}, expected {EXIT_POWEROFF}"
+    );
     Ok(())
 }
 

@@ -28,6 +28,9 @@ const AFTER: &[(RecordType, Fate, bool)] = &[
     (RecordType::Done, Fate::CutBefore, true),
 ];
 
+/// How many seconds a side waits for an answer: all of it, in this scenario.
+const PATIENCE: u32 = 3;
+
 pub fn play(rig: &mut Rig) -> Result<String> {
     let mut guest = rig.create(Side::A, 23, "")?;
     rig.progress(&mut guest, 2)?;
@@ -59,7 +62,7 @@ fn arm(rig: &Rig, message: RecordType, fate: Fate) {
 fn before(rig: &mut Rig, guest: &mut Guest, message: RecordType, fate: Fate) -> Result<()> {
     rig.listen(guest)?;
     arm(rig, message, fate);
-    let (sent, received) = rig.try_send(guest)?;
+    let (sent, received) = rig.try_send(guest, PATIENCE)?;
     ensure!(
         rig.relay.broken(),
         "the move ended without {}",
@@ -87,7 +90,7 @@ fn after(
     arm(rig, message, fate);
     // What the commands say of it may be either: a source that has given the
     // guest up cannot know the rest. Where the guest is, is what counts.
-    let (_sent, _received) = rig.try_send(guest)?;
+    let (_sent, _received) = rig.try_send(guest, PATIENCE)?;
     ensure!(
         rig.relay.broken(),
         "the move ended without {}",
