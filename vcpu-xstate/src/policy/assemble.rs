@@ -7,7 +7,8 @@ use core::ops::RangeInclusive;
 
 use super::CpuPolicy;
 use super::leaves::{LeafTable, register};
-use super::set::{Bit, FeatureSet, Word};
+use super::place::Word;
+use super::set::{Bit, FeatureSet};
 use crate::component::ComponentSet;
 use crate::cpuid::CpuidResult;
 use crate::layout::{Form, Geometry};

@@ -260,15 +260,11 @@ impl CpuPolicy {
         let policy = self.reduced(features, self.xstate.mask, deferred);
         for setting in settings {
             match setting.parse()? {
-                (Subject::Feature(feature), true) => {
-                    if !policy.has(feature.bit()) {
-                        return Err(setting.error(self.why_missing(feature, &policy)));
-                    }
+                (Subject::Feature(feature), true) if !policy.has(feature.bit()) => {
+                    return Err(setting.error(self.why_missing(feature, &policy)));
                 }
-                (Subject::Defer(components), true) => {
-                    if !policy.xstate.mask.contains(components) {
-                        return Err(setting.error(Problem::NothingToDefer));
-                    }
+                (Subject::Defer(components), true) if !policy.xstate.mask.contains(components) => {
+                    return Err(setting.error(Problem::NothingToDefer));
                 }
                 _ => {}
             }

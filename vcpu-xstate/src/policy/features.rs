@@ -12,7 +12,8 @@
 //! those of SDM Vol. 2, CPUID, and APM Vol. 3, Appendix E. `needs` says on what
 //! a feature is built: without `avx` there is no `fma`.
 
-use super::set::{Bit, Location, Word};
+use super::place::{Location, Word};
+use super::set::Bit;
 use crate::component::{ComponentIndex, ComponentSet};
 
 /// How a feature is treated.

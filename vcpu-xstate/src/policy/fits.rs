@@ -8,7 +8,8 @@ use core::fmt;
 
 use super::CpuPolicy;
 use super::features::{Feature, Rule, TABLE};
-use super::set::{Bit, Location, Register, by_bit};
+use super::place::{Location, Register};
+use super::set::{Bit, by_bit};
 use crate::component::ComponentIndex;
 use crate::error::Broken;
 use crate::layout::LayoutDifference;
@@ -149,12 +150,6 @@ impl CpuPolicy {
                 (0x8000_0008, 0, Eax, 0),
                 AtLeast,
                 both(&|p| widths(p) & 0xff),
-            ),
-            (
-                "linear address bits",
-                (0x8000_0008, 0, Eax, 8),
-                AtLeast,
-                both(&|p| widths(p) >> 8 & 0xff),
             ),
             (
                 "tile bytes",

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::set::{Register, Word};
+use super::place::{Register, Word};
 use crate::cpuid::CpuidResult;
 
 /// The most leaves of a policy.

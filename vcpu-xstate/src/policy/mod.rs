@@ -28,6 +28,7 @@ pub mod fits;
 pub mod guest;
 mod leaves;
 mod level;
+pub mod place;
 pub mod set;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,8 @@ pub use config::ConfigError;
 pub use fits::Misfit;
 pub use guest::Dynamic;
 pub use leaves::{CpuidLeaf, MAX_LEAVES};
-pub use set::{Bit, FeatureSet, Location};
+pub use place::Location;
+pub use set::{Bit, FeatureSet};
 pub use untrusted::LeavesError;
 
 pub use crate::masks::XstatePolicy;
@@ -45,7 +47,7 @@ pub use crate::masks::XstatePolicy;
 use self::assemble::Parts;
 use self::features::{Rule, TABLE};
 use self::leaves::{LeafTable, feature_word};
-use self::set::Word;
+use self::place::Word;
 use crate::component::ComponentSet;
 use crate::cpuid::{CpuidResult, HostXstate};
 use crate::layout::Geometry;

@@ -1,133 +1,12 @@
-//! Sets of CPUID features: where a bit is found, and what is closed under "needs".
+//! Sets of CPUID features, and what closes them under "needs".
 //!
 //! A [`FeatureSet`] is the feature words of CPUID side by side; bits that no
 //! row of [`TABLE`] names are kept, so that a stranger's policy can be judged
 //! by what it really asks for.
 
-use core::fmt;
-
 use super::features::{Feature, TABLE};
+use super::place::{Location, Word};
 use crate::component::{ComponentIndex, ComponentSet};
-
-/// One of the registers that CPUID returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Register {
-    /// EAX.
-    Eax,
-    /// EBX.
-    Ebx,
-    /// ECX.
-    Ecx,
-    /// EDX.
-    Edx,
-}
-
-/// A register of CPUID that holds feature bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(
-    missing_docs,
-    reason = "the name is the place: leaf, subleaf, register"
-)]
-pub enum Word {
-    L1Edx,
-    L1Ecx,
-    L7Ebx,
-    L7Ecx,
-    L7Edx,
-    L71Eax,
-    L71Edx,
-    LD1Eax,
-    E1Ecx,
-    E1Edx,
-    E7Edx,
-    E8Ebx,
-    E21Eax,
-}
-
-/// Number of feature words.
-pub const WORDS: usize = 13;
-
-impl Word {
-    /// All of them, in the order of a [`FeatureSet`].
-    pub const ALL: [Self; WORDS] = [
-        Self::L1Edx,
-        Self::L1Ecx,
-        Self::L7Ebx,
-        Self::L7Ecx,
-        Self::L7Edx,
-        Self::L71Eax,
-        Self::L71Edx,
-        Self::LD1Eax,
-        Self::E1Ecx,
-        Self::E1Edx,
-        Self::E7Edx,
-        Self::E8Ebx,
-        Self::E21Eax,
-    ];
-
-    /// Leaf, subleaf and register.
-    pub const fn place(self) -> (u32, u32, Register) {
-        match self {
-            Self::L1Edx => (1, 0, Register::Edx),
-            Self::L1Ecx => (1, 0, Register::Ecx),
-            Self::L7Ebx => (7, 0, Register::Ebx),
-            Self::L7Ecx => (7, 0, Register::Ecx),
-            Self::L7Edx => (7, 0, Register::Edx),
-            Self::L71Eax => (7, 1, Register::Eax),
-            Self::L71Edx => (7, 1, Register::Edx),
-            Self::LD1Eax => (0xd, 1, Register::Eax),
-            Self::E1Ecx => (0x8000_0001, 0, Register::Ecx),
-            Self::E1Edx => (0x8000_0001, 0, Register::Edx),
-            Self::E7Edx => (0x8000_0007, 0, Register::Edx),
-            Self::E8Ebx => (0x8000_0008, 0, Register::Ebx),
-            Self::E21Eax => (0x8000_0021, 0, Register::Eax),
-        }
-    }
-}
-
-/// Where a feature bit is: "CPUID 7.0:ECX[3]".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Location {
-    /// EAX of the query.
-    pub leaf: u32,
-    /// ECX of the query.
-    pub subleaf: u32,
-    /// The register of the answer.
-    pub register: Register,
-    /// The bit, 0 to 31.
-    pub bit: u8,
-}
-
-impl Location {
-    /// Leaf in bits 63:32, subleaf in 31:16, register (0 to 3) in 15:8, bit in
-    /// 7:0: how a refusal carries it in one number.
-    pub const fn packed(self) -> u64 {
-        (self.leaf as u64) << 32
-            | ((self.subleaf & 0xffff) as u64) << 16
-            | (self.register as u64) << 8
-            | self.bit as u64
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CPUID ")?;
-        match self.leaf {
-            leaf @ ..10 => write!(f, "{leaf}")?,
-            leaf => write!(f, "{leaf:#X}")?,
-        }
-        if super::leaves::has_subleaves(self.leaf) {
-            write!(f, ".{}", self.subleaf)?;
-        }
-        let register = match self.register {
-            Register::Eax => "EAX",
-            Register::Ebx => "EBX",
-            Register::Ecx => "ECX",
-            Register::Edx => "EDX",
-        };
-        write!(f, ":{register}[{}]", self.bit)
-    }
-}
 
 /// Handle of a feature's bit; look one up once, in a constant, by [`Bit::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -214,11 +93,11 @@ static NEEDS: [FeatureSet; TABLE.len()] = {
 
 /// Feature bits of CPUID, in the order of [`Word::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FeatureSet([u32; WORDS]);
+pub struct FeatureSet([u32; Word::COUNT]);
 
 impl FeatureSet {
     /// No feature.
-    pub const EMPTY: Self = Self([0; WORDS]);
+    pub const EMPTY: Self = Self([0; Word::COUNT]);
 
     /// Whether the bit is set.
     pub const fn has(&self, bit: Bit) -> bool {
@@ -327,8 +206,13 @@ pub fn first_gap(features: &FeatureSet, mask: ComponentSet) -> Option<Gap> {
     if mask != mask.whole_groups() {
         return Some(Gap::Group(mask, mask.whole_groups()));
     }
-    for feature in features.named() {
-        if let Some(need) = features.root_gap(feature) {
+    for (feature, needs) in TABLE.iter().zip(&NEEDS) {
+        if !features.has(feature.bit()) {
+            continue;
+        }
+        if needs.first_beyond(features).is_some() {
+            // Of several needs that are missing, the one at the bottom.
+            let need = features.root_gap(feature).unwrap_or(feature);
             return Some(Gap::Needs(feature, need));
         }
         if let Some(missing) = feature.components.difference(mask).iter().next() {

@@ -1,7 +1,8 @@
 //! The feature table and what a host's default follows from.
 
 use super::super::features::{Rule, TABLE};
-use super::super::set::{Bit, Word, by_name, settle};
+use super::super::place::Word;
+use super::super::set::{Bit, by_name, settle};
 use super::super::{CpuPolicy, FeatureSet, MAX_LEAVES};
 use super::*;
 use crate::component::ComponentIndex;

@@ -201,3 +201,70 @@ fn control_bits_follow_features() {
     assert_eq!(all.policy().cr4_allowed() & never, 0);
     assert_eq!(all.policy().efer_allowed(), 0xd01);
 }
+
+/// A supervisor component, in a policy from elsewhere: no host here offers one
+/// yet, and the sizes are right all the same.
+#[test]
+fn supervisor_components_count_under_xss() {
+    let host = zen3().policy();
+    let mut leaves = host.leaves().to_vec();
+    for row in &mut leaves {
+        match (row.leaf, row.subleaf) {
+            (7, 0) => row.ecx |= 1 << 7,
+            (0xd, 1) => row.ecx = 0x1800,
+            _ => {}
+        }
+    }
+    let at = leaves.iter().position(|row| row.leaf > 0xd).unwrap();
+    for (subleaf, size) in [(12, 24), (11, 16)] {
+        let facts = CpuidLeaf {
+            leaf: 0xd,
+            subleaf,
+            eax: size,
+            ecx: 1,
+            ..CpuidLeaf::default()
+        };
+        leaves.insert(at, facts);
+    }
+    let policy = CpuPolicy::from_leaves(&leaves, host.deferred()).unwrap();
+    assert_closed(&policy);
+    assert_eq!(policy.xstate().mask.bits(), 0x1a07);
+    // (XCR0, XSS, 0xD.1:EBX)
+    let table = [
+        (7, 0, 832),
+        (7, 0x1800, 872),
+        (0x207, 0x1800, 880),
+        (7, 0x800, 848),
+    ];
+    for (xcr0, xss, size) in table {
+        let vcpu = Dynamic {
+            xcr0,
+            xss,
+            ..Dynamic::default()
+        };
+        assert_eq!(policy.cpuid(0xd, 1, &vcpu).ebx, size, "{xcr0:#x} {xss:#x}");
+        assert_eq!(policy.cpuid(0xd, 0, &vcpu).ecx, 2440);
+    }
+    assert_eq!(
+        policy.fits(&host).unwrap_err().to_string(),
+        "cet-ss (CPUID 7.0:ECX[7]) missing here"
+    );
+    // Without XSAVES there is no IA32_XSS for them.
+    let without = policy.with_config("host:xsaves=0").unwrap();
+    assert_eq!(without.xstate().mask.bits(), 0x207);
+}
+
+#[test]
+fn caches_are_shared_with_nobody() {
+    let mut machine = skylake();
+    // Two levels; the second one shared by 64 of 32 cores.
+    machine.put(4, 0, [0x1c00_4121, 0x01c0_003f, 0x3f, 0]);
+    machine.put(4, 1, [0x7c0f_c163, 0x0280_003f, 0x7fff, 0xffff_fff4]);
+    let policy = machine.policy();
+    let at = |subleaf| policy.cpuid(4, subleaf, &Dynamic::default());
+    assert_eq!(at(0).eax, 0x121);
+    assert_eq!((at(1).eax, at(1).ebx), (0x163, 0x0280_003f));
+    assert_eq!((at(1).ecx, at(1).edx), (0x7fff, 4));
+    assert_eq!(at(2), CpuidResult::default());
+    assert_closed(&policy);
+}

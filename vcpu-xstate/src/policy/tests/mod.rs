@@ -7,7 +7,7 @@ mod fits;
 mod guest;
 mod untrusted;
 
-use super::set::Word;
+use super::place::Word;
 use super::{CpuPolicy, CpuidLeaf, Dynamic};
 use crate::component::ComponentSet;
 use crate::cpuid::{CpuidResult, HostXstate};
