@@ -205,8 +205,13 @@ impl Rig {
 
     /// The extended-state blob of a paused guest.
     pub fn blob(&self, guest: &Guest) -> Result<Vec<u8>> {
-        let lines = self.shell(guest.at).run(&format!("blob {}", guest.id))?;
-        decode::from_hex(&lines).map_err(|error| anyhow::anyhow!("blob {}: {error}", guest.id))
+        self.blob_of(guest.at, guest.id)
+    }
+
+    /// The same of the domain with this number on `side`.
+    pub fn blob_of(&self, side: Side, id: u32) -> Result<Vec<u8>> {
+        let lines = self.shell(side).run(&format!("blob {id}"))?;
+        decode::from_hex(&lines).map_err(|error| anyhow::anyhow!("blob {id} at {side:?}: {error}"))
     }
 
     /// The blob of a running guest, which is stopped for it.
@@ -280,13 +285,34 @@ impl Rig {
         Ok(refusal)
     }
 
-    /// Settles a move whose wire broke: B answers what A asks.
-    pub fn reconnect(&self) -> Result<()> {
-        let answering = self.shell(Side::B).start("reconnect")?;
-        let asking = self.shell(Side::A).start("reconnect")?;
-        asking.wait(MOVE)?.done().context("reconnect at A")?;
-        answering.wait(MOVE)?.done().context("reconnect at B")?;
-        Ok(())
+    /// Mends the wire after a move that broke past its point of no return, and
+    /// has the two sides settle it: the guest then runs at the other side alone.
+    pub fn settle(&self, guest: &mut Guest) -> Result<()> {
+        self.relay.mend();
+        let (from, to) = (guest.at, guest.at.other());
+        let answering = self.shell(to).start("reconnect")?;
+        let asking = self.shell(from).start("reconnect")?;
+        asking
+            .wait(MOVE)?
+            .done()
+            .with_context(|| format!("reconnect at {from:?}"))?;
+        answering
+            .wait(MOVE)?
+            .done()
+            .with_context(|| format!("reconnect at {to:?}"))?;
+
+        ensure!(
+            self.find(from, &guest.name)?.is_none(),
+            "settled, and the guest is still at {from:?}"
+        );
+        let id = self.find(to, &guest.name)?;
+        guest.id = id.with_context(|| format!("settled, and the guest is not at {to:?}"))?;
+        guest.at = to;
+        ensure!(
+            self.runs(to, &guest.name)?,
+            "settled, and the guest does not run at {to:?}"
+        );
+        self.progress(guest, 2)
     }
 
     /// Makes sure that a guest runs on where it is, and is not at the other side.

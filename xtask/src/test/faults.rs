@@ -13,8 +13,9 @@ use crate::migrate::rig::{Guest, Rig};
 use crate::qemu::MachineSpec;
 use crate::workspace::Workspace;
 
-/// The components of QEMU's `max`: what each drop must be noticed in.
-const COMPONENTS: &[&str] = &["x87", "sse", "avx", "bndregs", "bndcsr", "pkru"];
+/// The components of QEMU's `max`, and MXCSR, which SSE and AVX share: what each
+/// drop must be noticed in.
+const COMPONENTS: &[&str] = &["x87", "sse", "mxcsr", "avx", "bndregs", "bndcsr", "pkru"];
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -2,15 +2,19 @@
 //! exported, and the blob is no byte longer than the documented tables say.
 
 use anyhow::{Context, Result, bail, ensure};
+use migration_abi::stream::RecordType;
 
 use crate::migrate::decode::{self, Decoded};
-use crate::migrate::relay::Side;
+use crate::migrate::relay::{Fate, Side};
 use crate::migrate::rig::{Guest, Rig};
 
 /// What QEMU's `max` has: x87, SSE, AVX, BNDREGS, BNDCSR, PKRU; and the
 /// compacted image with all of them: 576 + 256 + 64 + 64 + 8.
 const MAX_MASK: u64 = 0x21f;
 const MAX_IMAGE: usize = 968;
+
+/// How many seconds the sides wait for each other while the wire is broken.
+const PATIENCE: u32 = 3;
 
 pub fn play(rig: &mut Rig) -> Result<String> {
     let mut guest = rig.create(Side::A, 11, "")?;
@@ -36,39 +40,60 @@ pub fn play(rig: &mut Rig) -> Result<String> {
             decoded.image.len()
         );
     }
-    ensure!(
-        rig.blob(&guest)? == first,
-        "exported a second time, the same state gave other bytes"
-    );
+    same("exported a second time", &first, &rig.blob(&guest)?)?;
 
-    // A guest that its operator paused stays so when it is moved: what is
-    // exported at B is the state that was imported there.
-    rig.send(&mut guest)?;
+    // At B a guest runs as soon as it may. So that it is exported there as it was
+    // imported, the wire breaks before COMMIT: it is whole there, and waits.
+    rig.relay.arm(Box::new(|_, kind, _| {
+        if kind == RecordType::Commit {
+            Fate::CutBefore
+        } else {
+            Fate::Pass
+        }
+    }));
+    let (_sent, _received) = rig.try_send(&guest, PATIENCE)?;
+    ensure!(rig.relay.broken(), "the move did not come to its COMMIT");
     let on_the_wire = rig
         .relay
         .blobs()
         .pop()
         .context("no blob was seen on the wire")?;
-    ensure!(
-        on_the_wire == first,
-        "on the wire the same state gave other bytes"
-    );
-    let after = rig.blob(&guest)?;
-    ensure!(
-        after == first,
-        "exported after a move, the same state gave other bytes: {}",
-        difference(&first, &after)
-    );
-
-    rig.unpause(&guest)?;
-    rig.progress(&mut guest, 2)?;
+    same("on the wire", &first, &on_the_wire)?;
+    let id = rig
+        .find(Side::B, &guest.name)?
+        .context("the guest is not at B")?;
+    same(
+        "exported after the move",
+        &first,
+        &rig.blob_of(Side::B, id)?,
+    )?;
+    same(
+        "exported from the copy that stayed",
+        &first,
+        &rig.blob(&guest)?,
+    )?;
+    rig.settle(&mut guest)?;
     Ok(format!(
-        "{} bytes = {} + 16 * {} + {} + 4, equal in four exports",
+        "{} bytes = {} + 16 * {} + {} + 4, equal in five exports",
         first.len(),
         decoded.header_len,
         decoded.directory.len(),
         decoded.image.len()
     ))
+}
+
+fn same(when: &str, first: &[u8], other: &[u8]) -> Result<()> {
+    if first == other {
+        return Ok(());
+    }
+    match first.iter().zip(other).position(|(a, b)| a != b) {
+        Some(at) => bail!("{when}, the same state gave other bytes, first at {at}"),
+        None => bail!(
+            "{when}, the same state gave {} bytes and not {}",
+            other.len(),
+            first.len()
+        ),
+    }
 }
 
 /// Pauses a guest at a moment when no component is INIT; there are such
@@ -89,11 +114,4 @@ fn stop_with_all_in_use(rig: &Rig, guest: &mut Guest) -> Result<(Vec<u8>, Decode
         rig.progress(guest, 1)?;
     }
     bail!("in 40 looks the guest never had all components in use at once; those seen: {seen:#x}")
-}
-
-fn difference(a: &[u8], b: &[u8]) -> String {
-    match a.iter().zip(b).position(|(a, b)| a != b) {
-        Some(at) => format!("first at byte {at}"),
-        None => format!("{} bytes and {}", a.len(), b.len()),
-    }
 }

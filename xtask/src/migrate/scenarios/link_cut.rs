@@ -106,19 +106,5 @@ fn after(
         if runs_at_b { "did not run" } else { "ran" }
     );
 
-    rig.relay.mend();
-    rig.reconnect()?;
-    ensure!(
-        rig.find(Side::A, &guest.name)?.is_none(),
-        "settled, and the guest is still at A"
-    );
-    guest.id = rig
-        .find(Side::B, &guest.name)?
-        .context("settled, and the guest is not at B")?;
-    guest.at = Side::B;
-    ensure!(
-        rig.runs(Side::B, &guest.name)?,
-        "settled, and the guest does not run at B"
-    );
-    rig.progress(guest, 2)
+    rig.settle(guest)
 }
