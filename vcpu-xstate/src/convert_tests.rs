@@ -57,6 +57,12 @@ fn canonical(geometry: &Geometry, form: Form, bytes: &[u8]) -> Vec<u8> {
         out[written.len_bytes..].iter().all(|b| *b == 0xcc),
         "wrote past its length"
     );
+    let mut other = vec![0x33; written.len_bytes];
+    canonicalise(&image, geometry, ComponentSet::EMPTY, &mut other).unwrap();
+    assert!(
+        out[..written.len_bytes] == other,
+        "a byte was left as it was"
+    );
     assert_eq!(
         canonical_size(&image, geometry, ComponentSet::EMPTY),
         written.len_bytes

@@ -28,6 +28,8 @@ pub mod percpu;
 pub mod policy;
 pub mod resize;
 pub mod selftest;
+pub mod status;
+pub mod transit;
 pub mod validate;
 pub mod values;
 pub mod xcr0;

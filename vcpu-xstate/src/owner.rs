@@ -19,24 +19,24 @@
 //! 5. **All or nothing.** Whatever needs memory takes it first; an operation
 //!    that fails for want of it has changed nothing but the home.
 //!
-//! Whoever runs a guest calls, in this order: `load`, `enter`, the entry
-//! itself, and on an exit that leads back to the same vCPU only `enter`.
+//! Whoever runs a guest calls `load` and `enter` before every entry: both do
+//! nothing where nothing has to be done. What carries out a guest's write may
+//! bring the state home, also where it fails.
 
 use core::fmt;
 
 use crate::area::{Area, AreaMemory, OutOfMemory};
-use crate::component::{ComponentIndex, ComponentSet};
-use crate::convert::{TooSmall, canonical_size, canonicalise};
+use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
-use crate::error::broken_rules;
-use crate::header::COMPACTED;
 use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, armed, needs_room};
 use crate::percpu::{CpuId, PcpuXstate, Version};
-use crate::validate::{Claims, TrustedImage};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
 use crate::xfd::{Xfd, XfdError, xfd_verdict};
 use crate::xss::{Xss, XssError, xss_verdict};
+
+pub use crate::status::{ComponentStatus, Use};
+pub use crate::transit::{ExportError, Exported, ImportError};
 
 /// Where a vCPU's state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,67 +74,6 @@ pub enum FirstUse {
     Retry,
     /// Nothing was held back: the event is the guest's own.
     Guests,
-}
-
-/// Why state cannot be exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExportError {
-    /// The buffer is too small for the image.
-    TooSmall(TooSmall),
-}
-
-broken_rules!(ExportError,
-    Self::TooSmall(e) => ("export-buffer", 0x901, e.given_bytes as u64, e.needed_bytes as u64),
-);
-
-/// Why a validated image cannot become this vCPU's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImportError {
-    /// It was validated for a policy that this vCPU does not have: seen, allowed.
-    Policy(u64, u64),
-    /// It was validated for a guest with XSAVE (1) or without (0): seen, allowed.
-    Xsave(u64, u64),
-    /// There is no memory for the area; nothing changed.
-    NeedsMemory(OutOfMemory),
-}
-
-broken_rules!(ImportError,
-    Self::Policy(seen, allowed) => ("import-policy", 0xa01, seen, allowed),
-    Self::Xsave(seen, allowed) => ("import-xsave", 0xa02, seen, allowed),
-    Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
-);
-
-/// What an export wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exported {
-    /// What goes into the blob's header.
-    pub claims: Claims,
-    /// Bytes of the image.
-    pub image_len: usize,
-}
-
-/// Whether a component holds state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// It holds its initial configuration.
-    Init,
-    /// It holds something else.
-    InUse,
-}
-
-/// One component of a vCPU's policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ComponentStatus {
-    /// Which.
-    pub index: ComponentIndex,
-    /// Its size on this machine, in bytes.
-    pub size_bytes: usize,
-    /// Whether it has room in the area.
-    pub area: bool,
-    /// Whether it may hold state.
-    pub accum: bool,
-    /// Whether it does.
-    pub state: Use,
 }
 
 /// The extended state of one vCPU.
@@ -338,123 +277,6 @@ impl VcpuXstate {
     /// the hypervisor arms.
     pub fn hardware_xfd(&self, host: &HostXstate) -> ComponentSet {
         self.xfd.components().union(self.armed(host))
-    }
-
-    /// Bytes of the image that [`export`](Self::export) would write now.
-    pub fn export_size<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> usize {
-        cpu.save(self);
-        let geometry = cpu.host().geometry();
-        canonical_size(&self.area.image(geometry), geometry, self.xfd.components())
-    }
-
-    /// Writes the canonical image of what is in use to `out`. Tile data is left
-    /// out where the guest's XFD disables it (the manual lets it be lost).
-    ///
-    /// # Errors
-    /// `out` is too small; nothing was written.
-    pub fn export<H: Hardware>(
-        &mut self,
-        cpu: &mut PcpuXstate<H>,
-        out: &mut [u8],
-    ) -> Result<Exported, ExportError> {
-        cpu.save(self);
-        let geometry = cpu.host().geometry();
-        let image = self.area.image(geometry);
-        let written = canonicalise(&image, geometry, self.xfd.components(), out)
-            .map_err(ExportError::TooSmall)?;
-        Ok(Exported {
-            claims: Claims {
-                xstate_mask: self.policy.mask.bits(),
-                xcr0: self.xcr0(),
-                xss: self.xss(),
-                xfd: self.xfd(),
-                xfd_err: self.xfd_err(),
-                accum: self.accum.bits(),
-                xcomp_bv: written.components.bits() | COMPACTED,
-                xsave: self.policy.xsave,
-            },
-            image_len: written.len_bytes,
-        })
-    }
-
-    /// Makes a validated image this vCPU's state, all of it or nothing.
-    ///
-    /// # Errors
-    /// It was validated for another policy, or there is no memory for the
-    /// area; the vCPU keeps the state that it had.
-    pub fn import<H: Hardware>(
-        &mut self,
-        image: &TrustedImage<'_>,
-        cpu: &mut PcpuXstate<H>,
-        memory: &mut impl AreaMemory,
-    ) -> Result<(), ImportError> {
-        let values = image.values();
-        let (seen, allowed) = (values.policy_mask, self.policy.mask);
-        if !allowed.contains(seen) {
-            return Err(ImportError::Policy(seen.bits(), allowed.bits()));
-        }
-        if values.xsave != self.policy.xsave {
-            let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
-            return Err(ImportError::Xsave(seen, allowed));
-        }
-        let geometry = cpu.host().geometry();
-        let enabled = values.xcr0.components().union(values.xss.components());
-        let accum = values
-            .accum
-            .union(self.policy.initial_accum(geometry.supervisor()))
-            .union(needs_room(enabled, geometry.xfd_capable()));
-        let mask = self.policy.area(accum);
-        let larger = if mask == self.area.mask() {
-            None
-        } else {
-            let area = Area::new(geometry, self.area.format(), mask, memory);
-            Some(area.map_err(ImportError::NeedsMemory)?)
-        };
-
-        // Nothing below fails.
-        cpu.abandon(self);
-        if let Some(area) = larger {
-            self.replace_area(area, memory);
-        }
-        let geometry = cpu.host().geometry();
-        self.area.fill(geometry, image.image(), mask);
-        self.accum = accum;
-        self.xcr0 = values.xcr0;
-        self.xss = values.xss;
-        self.xfd = values.xfd;
-        self.xfd_err = values.xfd_err;
-        self.generation += 1;
-        Ok(())
-    }
-
-    /// What is not INIT, by content.
-    pub fn in_use<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> ComponentSet {
-        cpu.save(self);
-        self.area.image(cpu.host().geometry()).in_use()
-    }
-
-    /// Every component of the policy, ascending.
-    pub fn status<'a, H: Hardware>(
-        &mut self,
-        cpu: &'a mut PcpuXstate<H>,
-    ) -> impl Iterator<Item = ComponentStatus> + use<'a, H> {
-        let in_use = self.in_use(cpu);
-        let (area, accum) = (self.area.mask(), self.accum);
-        let geometry = cpu.host().geometry();
-        self.policy.mask.iter().map(move |index| ComponentStatus {
-            index,
-            size_bytes: match geometry.get(index) {
-                Some(facts) => facts.size_bytes as usize,
-                None => index.payload_bytes().unwrap_or(0),
-            },
-            area: area.has(index),
-            accum: accum.has(index),
-            state: if in_use.has(index) {
-                Use::InUse
-            } else {
-                Use::Init
-            },
-        })
     }
 
     /// Room for what is about to be enabled.

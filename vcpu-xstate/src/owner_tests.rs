@@ -1,6 +1,7 @@
 //! Tests of ownership, one situation each; `world_tests` walks through all of them at random.
 
 use super::*;
+use crate::ComponentIndex;
 use crate::XstatePolicy;
 use crate::header::COMPACTED;
 use crate::layout::MIN_IMAGE_BYTES;
@@ -229,7 +230,10 @@ fn host_pkru_leaks_into_the_image() {
         let mut out = [0; 4096];
         let exported = a.export(&mut cpu, &mut out).unwrap();
         assert_eq!(exported.claims.xcomp_bv, COMPACTED);
-        assert_eq!((exported.claims.xstate_mask, exported.image_len), (0x7, 576));
+        assert_eq!(
+            (exported.claims.xstate_mask, exported.image_len),
+            (0x7, 576)
+        );
     }
 }
 
@@ -578,6 +582,26 @@ fn import_without_memory_changes_nothing() {
     let narrow = &mut vcpu(3, 0x7, &cpu, &mut memory);
     let error = narrow.import(&trusted, &mut cpu, &mut memory).unwrap_err();
     assert_eq!(error, ImportError::Policy(0x2e7, 0x7));
+}
+
+/// A vCPU that is in the registers gets another state: what it had there is
+/// given up, and the new state is restored.
+#[test]
+fn import_revokes_the_registers() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+        let mut out = [0; 576];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        cpu.load(&mut a).unwrap();
+        model(&mut cpu).write(ComponentIndex::SSE, 8);
+        let host = cpu.host().clone();
+        let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
+        a.import(&trusted, &mut cpu, &mut memory).unwrap();
+        cpu.load(&mut a).unwrap();
+        assert_eq!(not_init(&mut cpu, set(7)), set(0));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::ComponentIndex;
 use crate::XstatePolicy;
 use crate::model::{Model, Registers, Xinuse};
 use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host};
@@ -39,7 +40,6 @@ enum Step {
     Copy {
         from: usize,
         to: usize,
-        cpu: usize,
     },
     /// A vCPU goes for good while its state is in a processor, and a new one comes.
     Replace {
@@ -170,6 +170,10 @@ impl World {
                 {
                     self.write(vcpu, cpu, component, seed);
                 }
+                if self.guests[vcpu].state.home() == Home::Memory {
+                    // It waits for memory before its instruction.
+                    return;
+                }
                 let model = self.cpus[cpu].registers().hardware_mut();
                 if mxcsr {
                     model.ldmxcsr(0x1f80 | u32::from(seed & 0x3f));
@@ -226,10 +230,11 @@ impl World {
                     assert!(resized.after_bytes <= resized.before_bytes);
                 }
             }
-            Step::Copy { from, to, cpu } => {
-                let (from, to, cpu) = (from % count, to % count, cpu % 2);
+            Step::Copy { from, to } => {
+                let (from, to) = (from % count, to % count);
                 self.bring_home(from);
-                self.bring_home(to);
+                // The other one's registers are given up where they are.
+                let cpu = self.at(to);
                 let host = self.cpus[cpu].host().clone();
                 let cpu = &mut self.cpus[cpu];
                 let source = &mut self.guests[from];
@@ -289,8 +294,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0usize..3, masks(), any::<bool>())
             .prop_map(|(vcpu, mask, drop)| Step::SetPolicy { vcpu, mask, drop }),
         1 => (0usize..3).prop_map(|vcpu| Step::Reclaim { vcpu }),
-        2 => (0usize..3, 0usize..3, 0usize..2)
-            .prop_map(|(from, to, cpu)| Step::Copy { from, to, cpu }),
+        2 => (0usize..3, 0usize..3).prop_map(|(from, to)| Step::Copy { from, to }),
         1 => (0usize..3).prop_map(|vcpu| Step::Replace { vcpu }),
         1 => Just(Step::NoMemory),
     ]

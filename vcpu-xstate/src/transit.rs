@@ -1,0 +1,137 @@
+//! A vCPU's state on its way out and in: export to a canonical image, import of a validated one.
+
+use crate::area::{Area, AreaMemory, OutOfMemory};
+use crate::convert::{TooSmall, canonical_size, canonicalise};
+use crate::error::broken_rules;
+use crate::header::COMPACTED;
+use crate::hw::Hardware;
+use crate::masks::needs_room;
+use crate::owner::VcpuXstate;
+use crate::percpu::PcpuXstate;
+use crate::validate::{Claims, TrustedImage};
+
+/// Why state cannot be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportError {
+    /// The buffer is too small for the image.
+    TooSmall(TooSmall),
+}
+
+broken_rules!(ExportError,
+    Self::TooSmall(e) => ("export-buffer", 0x901, e.given_bytes as u64, e.needed_bytes as u64),
+);
+
+/// Why a validated image cannot become this vCPU's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportError {
+    /// It was validated for a policy that this vCPU does not have: seen, allowed.
+    Policy(u64, u64),
+    /// It was validated for a guest with XSAVE (1) or without (0): seen, allowed.
+    Xsave(u64, u64),
+    /// There is no memory for the area; nothing changed.
+    NeedsMemory(OutOfMemory),
+}
+
+broken_rules!(ImportError,
+    Self::Policy(seen, allowed) => ("import-policy", 0xa01, seen, allowed),
+    Self::Xsave(seen, allowed) => ("import-xsave", 0xa02, seen, allowed),
+    Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
+);
+
+/// What an export wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// What goes into the blob's header.
+    pub claims: Claims,
+    /// Bytes of the image.
+    pub image_len: usize,
+}
+
+impl VcpuXstate {
+    /// Bytes of the image that [`export`](Self::export) would write now.
+    pub fn export_size<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> usize {
+        cpu.save(self);
+        let geometry = cpu.host().geometry();
+        canonical_size(&self.area.image(geometry), geometry, self.xfd.components())
+    }
+
+    /// Writes the canonical image of what is in use to `out`. Tile data is left
+    /// out where the guest's XFD disables it (the manual lets it be lost).
+    ///
+    /// # Errors
+    /// `out` is too small; nothing was written.
+    pub fn export<H: Hardware>(
+        &mut self,
+        cpu: &mut PcpuXstate<H>,
+        out: &mut [u8],
+    ) -> Result<Exported, ExportError> {
+        cpu.save(self);
+        let geometry = cpu.host().geometry();
+        let image = self.area.image(geometry);
+        let written = canonicalise(&image, geometry, self.xfd.components(), out)
+            .map_err(ExportError::TooSmall)?;
+        Ok(Exported {
+            claims: Claims {
+                xstate_mask: self.policy.mask.bits(),
+                xcr0: self.xcr0(),
+                xss: self.xss(),
+                xfd: self.xfd(),
+                xfd_err: self.xfd_err(),
+                accum: self.accum.bits(),
+                xcomp_bv: written.components.bits() | COMPACTED,
+                xsave: self.policy.xsave,
+            },
+            image_len: written.len_bytes,
+        })
+    }
+
+    /// Makes a validated image this vCPU's state, all of it or nothing.
+    ///
+    /// # Errors
+    /// It was validated for another policy, or there is no memory for the
+    /// area; the vCPU keeps the state that it had.
+    pub fn import<H: Hardware>(
+        &mut self,
+        image: &TrustedImage<'_>,
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), ImportError> {
+        let values = image.values();
+        let (seen, allowed) = (values.policy_mask, self.policy.mask);
+        if !allowed.contains(seen) {
+            return Err(ImportError::Policy(seen.bits(), allowed.bits()));
+        }
+        if values.xsave != self.policy.xsave {
+            let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
+            return Err(ImportError::Xsave(seen, allowed));
+        }
+        let geometry = cpu.host().geometry();
+        let enabled = values.xcr0.components().union(values.xss.components());
+        let accum = values
+            .accum
+            .union(self.policy.initial_accum(geometry.supervisor()))
+            .union(needs_room(enabled, geometry.xfd_capable()));
+        let mask = self.policy.area(accum);
+        let larger = if mask == self.area.mask() {
+            None
+        } else {
+            let area = Area::new(geometry, self.area.format(), mask, memory);
+            Some(area.map_err(ImportError::NeedsMemory)?)
+        };
+
+        // Nothing below fails.
+        cpu.abandon(self);
+        if let Some(area) = larger {
+            self.replace_area(area, memory);
+        }
+        let geometry = cpu.host().geometry();
+        self.area.fill(geometry, image.image(), mask);
+        self.accum = accum;
+        self.xcr0 = values.xcr0;
+        self.xss = values.xss;
+        self.xfd = values.xfd;
+        self.xfd_err = values.xfd_err;
+        self.generation += 1;
+        Ok(())
+    }
+}
