@@ -17,7 +17,7 @@ pub const COMPONENTS: usize = 63;
 /// Number, name and payload of each component that this crate understands.
 /// The payload is what the manuals define; a machine whose size is larger has
 /// a reserved tail there (AMD Zen 3 gives PKRU 64 bytes of which 4 are used).
-const KNOWN: [(ComponentIndex, &str, usize); 21] = [
+const KNOWN: [(ComponentIndex, &str, u16); 21] = [
     (ComponentIndex::X87, "x87", 160),
     (ComponentIndex::SSE, "sse", 256),
     (ComponentIndex::AVX, "avx", 256),
@@ -40,6 +40,17 @@ const KNOWN: [(ComponentIndex, &str, usize); 21] = [
     (ComponentIndex::APX, "apx", 128),
     (ComponentIndex::LWP, "lwp", 128),
 ];
+
+/// The payloads by number, 0 where unknown: conversions ask for every component.
+static PAYLOAD_BYTES: [u16; COMPONENTS] = {
+    let mut table = [0; COMPONENTS];
+    let mut i = 0;
+    while i < KNOWN.len() {
+        table[KNOWN[i].0.0 as usize] = KNOWN[i].2;
+        i += 1;
+    }
+    table
+};
 
 impl ComponentIndex {
     /// x87 state: the first 160 bytes of the legacy region but MXCSR.
@@ -123,14 +134,10 @@ impl ComponentIndex {
     /// How many bytes of it the manuals define, where this crate knows it.
     /// Bytes beyond, in a machine's larger size, are reserved.
     pub const fn payload_bytes(self) -> Option<usize> {
-        let mut i = 0;
-        while i < KNOWN.len() {
-            if KNOWN[i].0.0 == self.0 {
-                return Some(KNOWN[i].2);
-            }
-            i += 1;
+        match PAYLOAD_BYTES[self.0 as usize] {
+            0 => None,
+            bytes => Some(bytes as usize),
         }
-        None
     }
 }
 

@@ -114,8 +114,10 @@ pub(crate) fn payload(place: Placement) -> core::ops::Range<usize> {
     place.offset_bytes..place.offset_bytes + bytes
 }
 
-/// Whether all bytes are zero, eight at a time: this runs over tiles of 8 KiB.
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, tail) = bytes.as_chunks::<8>();
-    words.iter().all(|word| u64::from_ne_bytes(*word) == 0) && tail.iter().all(|byte| *byte == 0)
+/// Whether all bytes are zero, 64 at a time without a branch between: this
+/// runs over tiles of 8 KiB.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (lines, tail) = bytes.as_chunks::<64>();
+    let or = |line: &[u8]| line.iter().fold(0, |all, byte| all | byte);
+    lines.iter().all(|line| or(line) == 0) && or(tail) == 0
 }

@@ -4,7 +4,7 @@
 //! in an image ([`layout`]), what a guest may enable ([`xcr0`], [`xss`],
 //! [`xfd`]), how large a vCPU's image must be ([`masks`], [`area`]), how one
 //! form becomes another ([`convert`]), what of an image from elsewhere may be
-//! believed ([`validate`]), and who owns a vCPU's state at any moment
+//! believed ([`mod@validate`]), and who owns a vCPU's state at any moment
 //! ([`owner`], [`percpu`]). It executes nothing: [`hw`] alone holds the
 //! instructions, and every query of the processor is injected, so all of it
 //! runs and is tested on any host.
