@@ -203,6 +203,9 @@ fn lmsw_reads_memory_where_its_modrm_says() {
         at(&[0x0f, 0x01, 0x34, 0xc5, 0x40, 0, 0, 0], CodeSize::Bits64),
         (Ds, 0x8_0000_0040)
     );
+    // R13's number is no base without a displacement either.
+    let absolute = [0x41, 0x0f, 0x01, 0x34, 0x25, 0x34, 0x12, 0, 0];
+    assert_eq!(at(&absolute, CodeSize::Bits64), (Ds, 0x1234));
     let register = Ok(Kind::Lmsw(LmswSource::Gpr(9)));
     assert_eq!(kind(&[0x41, 0x0f, 0x01, 0xf1], CodeSize::Bits64), register);
 }

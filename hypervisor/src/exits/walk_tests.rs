@@ -157,19 +157,21 @@ fn the_fetch_bit_needs_nx_or_smep() {
 #[test]
 fn reserved_bits_of_four_levels() {
     let flags = 3;
-    for (entry, extra) in [
-        (0x1000, 1 << 40),
-        (0x1000, 1 << 51),
-        (0x1000, 1 << 7),
+    for (address, entry) in [
+        (0x1000, 0x2000 | 1 << 40),
+        (0x1000, 0x2000 | 1 << 51),
+        (0x1000, 0x2000 | 1 << 7),
         (0x2000, 1 << 7 | 1 << 13),
+        (0x2000, 1 << 7 | 1 << 21),
         (0x2000, 1 << 7 | 1 << 29),
+        (0x3000, 1 << 7 | 1 << 13),
         (0x3000, 1 << 7 | 1 << 20),
-        (0x4028, 1 << 45),
+        (0x4028, 0x9000 | 1 << 45),
     ] {
         let mut memory = one_page(flags);
-        *memory.0.get_mut(&entry).unwrap() |= extra;
+        memory.0.insert(address, entry | flags);
         let got = error_code(&LONG, 0x5000, Access::Read, &memory);
-        assert_eq!(got, Some(P | RSVD), "{entry:#x} {extra:#x}");
+        assert_eq!(got, Some(P | RSVD), "{address:#x} {entry:#x}");
     }
     // XD without NXE, and 1 GiB pages where there are none.
     let no_nx = Paging {
