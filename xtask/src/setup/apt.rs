@@ -12,6 +12,9 @@ use xshell::{Cmd, Shell, cmd};
 use super::find::in_path;
 use super::sources;
 
+/// Debian's package of the emulator.
+pub const QEMU: &str = "qemu-system-x86";
+
 const SOURCES: &str = "/etc/apt";
 
 /// Installs `packages`; `new_qemu` says that QEMU's version matters.
@@ -27,8 +30,16 @@ pub fn install(shell: &Shell, packages: &[&str], new_qemu: bool) -> Result<()> {
 
     eprintln!("Installing with apt-get: {}", packages.join(" "));
     root.run(shell, &["apt-get", "update", "-q"])?;
-    let mut from: Option<String> = None;
-    if new_qemu && candidate(shell)?.is_none_or(|version| version < super::OLDEST_QEMU) {
+    // Only what needs it comes from backports.
+    let (from_backports, from_release): (Vec<&str>, Vec<&str>) = if new_qemu && !new_enough(shell)?
+    {
+        packages.iter().partition(|package| **package == QEMU)
+    } else {
+        (Vec::new(), packages.to_vec())
+    };
+    let suite = if from_backports.is_empty() {
+        None
+    } else {
         let suite = release.backports().with_context(|| {
             format!(
                 "{} has no QEMU {} or newer among its packages",
@@ -38,9 +49,17 @@ pub fn install(shell: &Shell, packages: &[&str], new_qemu: bool) -> Result<()> {
         })?;
         add_backports(shell, &root, &release.codename, &suite)?;
         root.run(shell, &["apt-get", "update", "-q"])?;
-        from = Some(suite);
-    }
+        Some(suite)
+    };
+    get(shell, &root, None, &from_release)?;
+    get(shell, &root, suite.as_deref(), &from_backports)
+}
 
+/// `apt-get install` without questions.
+fn get(shell: &Shell, root: &Privilege, suite: Option<&str>, packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
     let mut command = vec![
         "env",
         "DEBIAN_FRONTEND=noninteractive",
@@ -48,10 +67,10 @@ pub fn install(shell: &Shell, packages: &[&str], new_qemu: bool) -> Result<()> {
         "install",
         "-y",
         "-q",
-        "--no-install-recommends",
     ];
+    command.push("--no-install-recommends");
     // Backports have a low priority of their own: without -t the old one stays.
-    if let Some(suite) = &from {
+    if let Some(suite) = suite {
         command.extend(["-t", suite]);
     }
     command.extend(packages);
@@ -74,13 +93,13 @@ fn add_backports(shell: &Shell, root: &Privilege, codename: &str, suite: &str) -
     Ok(())
 }
 
-/// The major version of the QEMU that apt would install.
-fn candidate(shell: &Shell) -> Result<Option<u32>> {
-    let policy = cmd!(shell, "apt-cache policy qemu-system-x86")
+/// Whether the QEMU that apt would install is one to use.
+fn new_enough(shell: &Shell) -> Result<bool> {
+    let policy = cmd!(shell, "apt-cache policy {QEMU}")
         .env("LC_ALL", "C")
         .quiet()
         .read()?;
-    Ok(parse_candidate(&policy))
+    Ok(parse_candidate(&policy).is_some_and(|version| version >= super::OLDEST_QEMU))
 }
 
 fn parse_candidate(policy: &str) -> Option<u32> {

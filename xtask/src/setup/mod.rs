@@ -7,7 +7,7 @@ mod apt;
 mod find;
 mod sources;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use xshell::{Shell, cmd};
 
 pub use find::{grub_mkrescue, grub_modules, in_path};
@@ -40,7 +40,7 @@ impl Missing {
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::RustTarget | Self::RustComponent(_) => &[],
-            Self::Qemu(_) => &["qemu-system-x86"],
+            Self::Qemu(_) => &[apt::QEMU],
             Self::Grub => &["grub-common", "grub-pc-bin"],
             Self::Xorriso => &["xorriso"],
             Self::Mtools => &["mtools"],
@@ -145,6 +145,7 @@ fn install(workspace: &Workspace, missing: &[Missing], list: &str) -> Result<()>
         return Ok(());
     }
     let new_qemu = missing.iter().any(|part| matches!(part, Missing::Qemu(_)));
-    apt::install(&shell, &packages, new_qemu)
-        .with_context(|| format!("install these by hand, then run the command again:\n{list}"))
+    apt::install(&shell, &packages, new_qemu).map_err(|error| {
+        anyhow::anyhow!("{error:#}\nInstall these by hand, then run the command again:\n{list}")
+    })
 }
