@@ -235,6 +235,9 @@ macro_rules! field_doc {
     (limit_bytes) => {
         "Bytes."
     };
+    (peer) => {
+        "With a `…PeerStatus` action, the status code that the peer told; else 0."
+    };
     (clock_ns) => {
         "Nanoseconds."
     };

@@ -86,7 +86,8 @@ extern "C" fn dispatch(frame: &mut TrapFrame) {
         return;
     }
     if is_fault(frame.vector)
-        && let Some(target) = fixup::target_of(frame.rip)
+        && let Some(target) =
+            fixup::target_of(frame.rip).or_else(|| vcpu_xstate::hw::fixup(frame.rip))
     {
         frame.rip = target;
         return;

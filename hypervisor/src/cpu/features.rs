@@ -22,6 +22,8 @@ pub struct Features {
     pub svm: bool,
     pub vmx: bool,
     pub invariant_tsc: bool,
+    pub rdtscp: bool,
+    pub rdpid: bool,
 }
 
 /// A feature without which the hypervisor does not run.
@@ -56,6 +58,8 @@ impl Features {
             svm: extended.is_some_and(|leaf| leaf.has_svm()),
             vmx: basic.is_some_and(|leaf| leaf.has_vmx()),
             invariant_tsc: power.is_some_and(|leaf| leaf.has_invariant_tsc()),
+            rdtscp: extended.is_some_and(|leaf| leaf.has_rdtscp()),
+            rdpid: structured.is_some_and(|leaf| leaf.has_rdpid()),
         }
     }
 

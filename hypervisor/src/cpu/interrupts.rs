@@ -69,6 +69,27 @@ pub fn disable() {
     irq::disable();
 }
 
+/// Lets one pending interrupt in, and keeps the next out. Interrupts are off
+/// before and after.
+pub fn let_in() {
+    irq::enable();
+    // STI holds interrupts back for one instruction more.
+    core::hint::spin_loop();
+    irq::disable();
+}
+
+/// Waits for an interrupt, which is let in. Interrupts are off before and after;
+/// one that is pending already ends the wait at once.
+#[allow(unsafe_code)] // HLT
+pub fn wait() {
+    #[cfg(target_os = "none")]
+    // SAFETY: at CPL 0. Interrupts come in at the HLT and not before it, since
+    // STI holds them back for one instruction; handlers only note things.
+    unsafe {
+        core::arch::asm!("sti", "hlt", "cli", options(nostack));
+    }
+}
+
 /// Whether interrupts can come.
 pub fn enabled() -> bool {
     irq::enabled()

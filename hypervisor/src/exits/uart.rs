@@ -201,6 +201,11 @@ impl Uart {
         self.input.push(byte)
     }
 
+    /// Takes the oldest byte of input, for a guest that asks by hypercall.
+    pub fn pop_input(&mut self) -> Option<u8> {
+        self.input.pop()
+    }
+
     /// How many bytes of input have room.
     #[must_use]
     pub const fn input_room(&self) -> usize {

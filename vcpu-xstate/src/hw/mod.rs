@@ -7,6 +7,8 @@
 //! areas, whose size and form are right by type.
 #![allow(unsafe_code)] // instructions that read and write memory by raw pointer
 
+#[cfg(target_arch = "x86_64")]
+mod mxcsr;
 mod registers;
 #[cfg(target_arch = "x86_64")]
 mod silicon;
@@ -15,6 +17,8 @@ use core::fmt;
 
 use crate::cpuid::SaveInstruction;
 
+#[cfg(target_arch = "x86_64")]
+pub use mxcsr::mxcsr_mask;
 pub use registers::{Controls, RegisterFile};
 #[cfg(target_arch = "x86_64")]
 pub use silicon::{Silicon, fixup};

@@ -225,19 +225,39 @@ impl<'a> Console<'a> {
 
     /// Writes the frame; gives its length.
     pub fn write(&self, writer: &mut Writer, out: &mut [u8]) -> Result<usize, StreamError> {
-        let output_len = u32::try_from(self.output.len()).unwrap_or(u32::MAX);
-        let head = WireConsole {
-            uart: self.uart,
-            reserved: 0,
-            output_len,
-            reserved2: 0,
-        };
         write(
             writer,
             out,
             RecordType::Console,
-            &[head.as_bytes(), self.output],
+            &[self.head().as_bytes(), self.output],
         )
+    }
+
+    /// Length of the payload alone, in bytes.
+    #[must_use]
+    pub const fn payload_len(&self) -> usize {
+        size_of::<WireConsole>() + self.output.len()
+    }
+
+    /// Writes the payload alone, as the hypercalls pass it. `false`, and nothing
+    /// written, where `out` has another length than [`payload_len`](Self::payload_len).
+    #[must_use]
+    pub fn write_payload(&self, out: &mut [u8]) -> bool {
+        let room = out.len() == self.payload_len();
+        if room && let Some((head, output)) = out.split_at_mut_checked(size_of::<WireConsole>()) {
+            head.copy_from_slice(self.head().as_bytes());
+            output.copy_from_slice(self.output);
+        }
+        room
+    }
+
+    fn head(&self) -> WireConsole {
+        WireConsole {
+            uart: self.uart,
+            reserved: 0,
+            output_len: u32::try_from(self.output.len()).unwrap_or(u32::MAX),
+            reserved2: 0,
+        }
     }
 }
 

@@ -1,0 +1,86 @@
+//! What one physical CPU keeps for running vCPUs: the backend's own things, the
+//! extended state that its registers hold, and whose that is.
+
+use super::VcpuRef;
+use crate::domain::Domain;
+use crate::vcpu::Vcpu;
+use crate::virt::ActiveCpu;
+use alloc::sync::{Arc, Weak};
+use vcpu_xstate::hw::{RestoreFault, Silicon};
+use vcpu_xstate::percpu::PcpuXstate;
+
+/// The owner of what this CPU's registers hold. It does not keep the domain
+/// alive: registers of a domain that is gone belong to nobody.
+struct Holder {
+    domain: Weak<Domain>,
+    index: usize,
+}
+
+/// One physical CPU.
+pub struct Pcpu {
+    /// The backend's.
+    pub backend: ActiveCpu,
+    /// Extended state in this CPU's registers.
+    pub xstate: PcpuXstate<Silicon>,
+    /// RDTSCP or RDPID is there, and TSC_AUX with it.
+    pub has_tsc_aux: bool,
+    holder: Option<Holder>,
+}
+
+impl Pcpu {
+    /// A CPU whose registers hold nobody's state.
+    #[must_use]
+    pub const fn new(backend: ActiveCpu, xstate: PcpuXstate<Silicon>, has_tsc_aux: bool) -> Self {
+        Self {
+            backend,
+            xstate,
+            has_tsc_aux,
+            holder: None,
+        }
+    }
+
+    /// Makes `vcpu`, which is `target`, the owner of this CPU's registers. Where
+    /// it is already, and nobody touched its image, nothing is moved.
+    ///
+    /// # Errors
+    /// The processor refused the state: the vCPU must not run.
+    pub fn switch_to(
+        &mut self,
+        target: &VcpuRef,
+        vcpu: &mut Vcpu,
+    ) -> Result<(), RestoreFault> {
+        if let Some(holder) = &self.holder
+            && holder.index == target.index
+            && core::ptr::eq(holder.domain.as_ptr(), Arc::as_ptr(&target.domain))
+        {
+            return self.xstate.load(&mut vcpu.xstate);
+        }
+        self.release();
+        self.xstate.load(&mut vcpu.xstate)?;
+        vcpu.live.load(self.has_tsc_aux);
+        self.holder = Some(Holder {
+            domain: Arc::downgrade(&target.domain),
+            index: target.index,
+        });
+        Ok(())
+    }
+
+    /// Saves what the registers hold into its owner's memory. Returns when
+    /// nobody owns them.
+    pub fn release(&mut self) {
+        let Some(holder) = self.holder.take() else {
+            return;
+        };
+        match holder.domain.upgrade() {
+            Some(domain) => {
+                if let Some(cell) = domain.vcpus.get(holder.index) {
+                    // Nobody else runs it: its state is in these registers.
+                    let mut vcpu = cell.vcpu.lock();
+                    vcpu.live.save();
+                    self.xstate.save(&mut vcpu.xstate);
+                }
+            }
+            None => self.xstate.discard(),
+        }
+    }
+}
