@@ -216,13 +216,13 @@ impl State {
     }
 }
 
-/// The time from the first frame of a move to the one that says that the guest
-/// runs at its new place.
+/// The time from the first frame that is sent of a stopped guest to the one that
+/// says that it runs at its new place.
 pub fn pause(seen: &[Seen], from: Side) -> Result<Duration> {
     let begin = seen
         .iter()
-        .find(|seen| seen.from == from)
-        .context("nothing was sent")?;
+        .find(|seen| seen.from == from && seen.kind == RecordType::Header)
+        .context("no stream was sent")?;
     let end = seen
         .iter()
         .find(|seen| seen.from == from.other() && seen.kind == RecordType::Running)

@@ -285,22 +285,20 @@ impl Rig {
         Ok(refusal)
     }
 
+    /// Lets the two sides settle whatever is open between them.
+    pub fn reconnect(&self) -> Result<()> {
+        let [a, b] = [Side::A, Side::B].map(|side| self.shell(side).start("reconnect"));
+        a?.wait(MOVE)?.done().context("reconnect at A")?;
+        b?.wait(MOVE)?.done().context("reconnect at B")?;
+        Ok(())
+    }
+
     /// Mends the wire after a move that broke past its point of no return, and
     /// has the two sides settle it: the guest then runs at the other side alone.
     pub fn settle(&self, guest: &mut Guest) -> Result<()> {
         self.relay.mend();
+        self.reconnect()?;
         let (from, to) = (guest.at, guest.at.other());
-        let answering = self.shell(to).start("reconnect")?;
-        let asking = self.shell(from).start("reconnect")?;
-        asking
-            .wait(MOVE)?
-            .done()
-            .with_context(|| format!("reconnect at {from:?}"))?;
-        answering
-            .wait(MOVE)?
-            .done()
-            .with_context(|| format!("reconnect at {to:?}"))?;
-
         ensure!(
             self.find(from, &guest.name)?.is_none(),
             "settled, and the guest is still at {from:?}"

@@ -11,21 +11,17 @@ use crate::migrate::rig::{Guest, Rig};
 /// Where the wire breaks before the right to run was given up.
 const BEFORE: &[(RecordType, Fate)] = &[
     (RecordType::Hello, Fate::CutBefore),
-    (RecordType::Domain, Fate::CutAfter),
     (RecordType::Accept, Fate::CutBefore),
     (RecordType::VcpuXstate, Fate::CutBefore),
-    (RecordType::End, Fate::CutAfter),
     (RecordType::Ready, Fate::CutBefore),
 ];
 
-/// Where it breaks after: the message, and whether the guest must have been
-/// running at B already while the wire was broken.
+/// Where it breaks after, and whether the guest must then be running at B while
+/// the wire is broken.
 const AFTER: &[(RecordType, Fate, bool)] = &[
     (RecordType::Commit, Fate::CutBefore, false),
     (RecordType::Commit, Fate::CutAfter, true),
-    (RecordType::Running, Fate::CutBefore, true),
     (RecordType::Running, Fate::CutAfter, true),
-    (RecordType::Done, Fate::CutBefore, true),
 ];
 
 /// How many seconds a side waits for an answer: all of it, in this scenario.
@@ -75,7 +71,16 @@ fn before(rig: &mut Rig, guest: &mut Guest, message: RecordType, fate: Fate) -> 
     ensure!(!rig.runs(Side::B, &guest.name)?, "the guest runs at B");
     rig.progress(guest, 1).context("running on at A")?;
     rig.relay.mend();
-    // What B has of it goes when it hears, or at the next move.
+    if rig.find(Side::B, &guest.name)?.is_some() {
+        // B said READY into the broken wire: it drops the guest when A tells
+        // that the attempt is over.
+        rig.reconnect()?;
+        ensure!(
+            rig.find(Side::B, &guest.name)?.is_none(),
+            "settled, and B still has a copy"
+        );
+        rig.progress(guest, 1)?;
+    }
     Ok(())
 }
 
