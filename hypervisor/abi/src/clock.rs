@@ -61,7 +61,10 @@ impl ClockPage {
     /// where `tsc` lies before the timestamp.
     #[must_use]
     pub const fn time_ns(&self, tsc: u64) -> u64 {
-        let delta = tsc.saturating_sub(self.tsc_timestamp) as u128;
+        // A guest's TSC may begin at zero after the line did, so the timestamp
+        // wraps: the distance is a signed one.
+        let distance = tsc.wrapping_sub(self.tsc_timestamp).cast_signed();
+        let delta = if distance < 0 { 0 } else { distance as u128 };
         let shifted = if self.tsc_shift >= 0 {
             delta << self.tsc_shift
         } else {
@@ -102,5 +105,15 @@ mod tests {
             ..ClockPage::default()
         };
         assert_eq!(page.time_ns(10), 77);
+    }
+
+    #[test]
+    fn a_timestamp_before_the_guests_tsc_began_still_counts() {
+        let page = ClockPage {
+            tsc_timestamp: 0u64.wrapping_sub(1 << 32),
+            tsc_to_system_mul: 1 << 31,
+            ..ClockPage::default()
+        };
+        assert_eq!(page.time_ns(0), 1 << 31);
     }
 }
