@@ -167,7 +167,7 @@ fn write_register(running: &mut Running<'_>, register: MsrRegister, value: u64) 
         }
         M::TscAux => {
             vcpu.live.tsc_aux = value;
-            vcpu.live.load(running.pcpu.has_tsc_aux);
+            vcpu.live.load_tsc_aux(running.pcpu.has_tsc_aux);
             true
         }
         M::FsBase => {

@@ -64,18 +64,24 @@ impl LiveRegisters {
     pub fn load(&self, has_tsc_aux: bool) {
         let [dr0, dr1, dr2, dr3] = self.breakpoints;
         // SAFETY: the host's DR7 enables no breakpoint (#VMEXIT sets it to
-        // 0x400), so the addresses have no effect here. TSC_AUX exists by
-        // `has_tsc_aux`, its value has 32 bits by the verdict on writing it,
-        // and the hypervisor does not read it.
+        // 0x400), so the addresses have no effect here.
         unsafe {
             core::arch::asm!(
                 "mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
                 in(reg) dr0, in(reg) dr1, in(reg) dr2, in(reg) dr3,
                 options(nostack, nomem, preserves_flags)
             );
-            if has_tsc_aux {
-                x86::msr::wrmsr(TSC_AUX, self.tsc_aux);
-            }
+        }
+        self.load_tsc_aux(has_tsc_aux);
+    }
+
+    /// Puts TSC_AUX alone into the register: after the guest wrote it, when the
+    /// breakpoints in the registers are newer than these.
+    pub fn load_tsc_aux(&self, has_tsc_aux: bool) {
+        if has_tsc_aux && cfg!(target_os = "none") {
+            // SAFETY: TSC_AUX exists by `has_tsc_aux`, its value has 32 bits by
+            // the verdict on writing it, and the hypervisor does not read it.
+            unsafe { x86::msr::wrmsr(TSC_AUX, self.tsc_aux) };
         }
     }
 
@@ -85,7 +91,5 @@ impl LiveRegisters {
 
     /// On a development machine there are no registers to set.
     #[cfg(not(target_os = "none"))]
-    pub fn load(&self, _has_tsc_aux: bool) {
-        let _ = TSC_AUX;
-    }
+    pub fn load(&self, _has_tsc_aux: bool) {}
 }
