@@ -10,13 +10,13 @@ use crate::cpu::{features::Features, tsc};
 use crate::host::{self, Host};
 use crate::sched::pcpu::Pcpu;
 use crate::sched::run;
-use crate::virt::svm;
+use crate::virt::{ActiveBackend, Backend};
 use vcpu_xstate::cpuid::CpuidResult;
 use vcpu_xstate::policy::CpuPolicy;
 
 /// Takes the machine as `boot` left it, interrupts off, and runs it for ever.
 pub fn start(boot: &BootInfo) -> ! {
-    let backend = svm::cpu::enable(0).unwrap_or_else(|error| refuse(&error));
+    let backend = ActiveBackend::enable(0).unwrap_or_else(|error| refuse(&error));
     let xstate = xstate::bring_up().unwrap_or_else(|error| refuse(&error));
     let policy = CpuPolicy::host_default(&cpuid, xstate.host());
     host::set(Host {

@@ -78,6 +78,23 @@ impl ClockPage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Within one part in 2³¹ and a nanosecond per rounding, for decades.
+        #[test]
+        fn nanoseconds_are_what_a_division_gives(khz in 1u32..20_000_000, seconds in 0u64..1_000_000_000) {
+            let ticks = seconds.saturating_mul(u64::from(khz)).saturating_mul(1000) / 977;
+            // A distance on the counter is a signed number.
+            prop_assume!(ticks >> 63 == 0);
+            let exact = u128::from(ticks) * 1_000_000 / u128::from(khz);
+            let (tsc_to_system_mul, tsc_shift) = scale(khz).unwrap();
+            let page = ClockPage { tsc_to_system_mul, tsc_shift, ..ClockPage::default() };
+            let scaled = u128::from(page.time_ns(ticks));
+            let slack = exact / (1 << 31) + 4;
+            prop_assert!(scaled <= exact + 1 && exact <= scaled + slack, "{} {}", exact, scaled);
+        }
+    }
 
     #[test]
     fn a_second_of_ticks_is_a_second_at_any_frequency() {

@@ -10,8 +10,7 @@ use crate::mm::addr::GuestPhys;
 use crate::sched::pcpu::Pcpu;
 use crate::vcpu::clock::DomainClock;
 use crate::vcpu::{NoRoom, Vcpu};
-use crate::virt::svm::permissions::permissions;
-use crate::virt::{Backend, Exit, Intercepted, Register, SegmentName, gpr};
+use crate::virt::{Backend, Exit, Intercepted, PortAccess, Register, SegmentName, gpr};
 use alloc::sync::Arc;
 use core::fmt;
 
@@ -68,7 +67,7 @@ pub fn intercepts(pcpu: &mut Pcpu) -> Result<(), ProbeError> {
         .map_err(|_| ProbeError::Memory)?;
     let mut areas = XstateMemory::new(64 << 10);
     let clock = DomainClock::new(0, crate::cpu::tsc::now(), host::get().tsc_khz);
-    let mut vcpu = Vcpu::new(0, &policy, clock, &memory, permissions(false), &mut areas)?;
+    let mut vcpu = Vcpu::new(0, &policy, clock, &memory, PortAccess::Closed, &mut areas)?;
     vcpu.backend.write(Register::Cr4, cr::CR4_OSXSAVE);
     vcpu.backend.write(Register::Rip, AT);
     vcpu.backend.set_segment_base(SegmentName::Cs, 0);

@@ -138,6 +138,8 @@ mod tests {
         svm: false,
         vmx: false,
         invariant_tsc: false,
+        rdtscp: false,
+        rdpid: false,
     };
 
     #[test]

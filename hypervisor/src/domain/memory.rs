@@ -226,7 +226,7 @@ pub(crate) mod tests {
     #[test]
     fn what_was_written_across_pages_is_read_back() {
         let memory = memory(3);
-        let text: std::vec::Vec<u8> = (0..6000u32).map(|i| i as u8).collect();
+        let text: Vec<u8> = (0..6000u32).map(|i| i as u8).collect();
         memory.write(GuestPhys::new(0xfff), &text).unwrap();
         let mut back = vec![0; 6000];
         memory.read(GuestPhys::new(0xfff), &mut back).unwrap();
@@ -250,7 +250,7 @@ pub(crate) mod tests {
     #[test]
     fn a_copy_between_domains_with_other_offsets() {
         let (a, b) = (memory(3), memory(3));
-        let text: std::vec::Vec<u8> = (0..5000u32).map(|i| (i * 7) as u8).collect();
+        let text: Vec<u8> = (0..5000u32).map(|i| (i * 7) as u8).collect();
         a.write(GuestPhys::new(123), &text).unwrap();
         b.copy_from(GuestPhys::new(0xf00), &a, GuestPhys::new(123), 5000).unwrap();
         let mut back = vec![0; 5000];

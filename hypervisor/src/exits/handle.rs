@@ -111,7 +111,7 @@ fn instruction(running: &mut Running<'_>, what: Intercepted) -> Handled {
 /// vendor's hypercall.
 fn exception(running: &mut Running<'_>, number: u8, error_code: Option<u32>) -> Handled {
     if number == vector::UD
-        && let Ok(found) = running.fetch(|bytes, size| decode::decode(bytes, size))
+        && let Ok(found) = running.fetch(decode::decode)
         && found.kind == decode::Kind::Vmcall
     {
         let next_rip = running.next_rip(found.len);

@@ -13,7 +13,7 @@ use crate::host;
 use crate::sched::QUEUE;
 use crate::vcpu::Vcpu;
 use crate::vcpu::clock::DomainClock;
-use crate::virt::svm::permissions::permissions;
+use crate::virt::PortAccess;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
@@ -77,7 +77,11 @@ pub fn build(
     };
     let clock = DomainClock::new(0, crate::cpu::tsc::now(), host.tsc_khz);
     let mut xstate_memory = XstateMemory::new(limit);
-    let permissions = permissions(id == DomainId::TOOLSTACK);
+    let ports = if id == DomainId::TOOLSTACK {
+        PortAccess::Link
+    } else {
+        PortAccess::Closed
+    };
     let mut vcpus = Vec::new();
     vcpus
         .try_reserve_exact(parameters.vcpus as usize)
@@ -88,7 +92,7 @@ pub fn build(
             &policy,
             clock,
             &memory,
-            permissions,
+            ports,
             &mut xstate_memory,
         )
         .map_err(|no_room| call::memory(no_room.bytes as u64))?;

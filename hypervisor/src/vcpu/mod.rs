@@ -11,7 +11,7 @@ use crate::domain::memory::GuestMemory;
 use crate::domain::xstate_memory::XstateMemory;
 use crate::host;
 use crate::mm::addr::{GuestPhys, PAGE_BYTES};
-use crate::virt::{ActiveBackend, Backend, Event, Gprs, Permissions, Register, gpr};
+use crate::virt::{ActiveBackend, Backend, Event, Gprs, PortAccess, Register, gpr};
 use alloc::sync::Arc;
 use clock::DomainClock;
 use events::{Delivery, Events, TripleFault};
@@ -91,13 +91,13 @@ impl Vcpu {
         policy: &Arc<CpuPolicy>,
         clock: DomainClock,
         memory: &GuestMemory,
-        permissions: Permissions,
+        ports: PortAccess,
         areas: &mut XstateMemory,
     ) -> Result<Self, NoRoom> {
         let host = &host::get().xstate;
         let xstate = VcpuXstate::new(host::vcpu_tag(), policy.xstate(), host, areas)
             .map_err(|error| NoRoom { bytes: error.bytes })?;
-        let backend = ActiveBackend::new(memory.root().address(), permissions)
+        let backend = ActiveBackend::new(memory.root().address(), ports)
             .map_err(|_| NoRoom { bytes: PAGE_BYTES as usize })?;
         let mut vcpu = Self {
             index,

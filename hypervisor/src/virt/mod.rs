@@ -62,20 +62,44 @@ pub enum Register {
     SysenterEip,
 }
 
-/// What the guest may touch without an exit, by physical address of the
-/// backend's permission maps.
-#[derive(Clone, Copy, Debug)]
-pub struct Permissions {
-    /// I/O permission map.
-    pub io: HostPhys,
-    /// MSR permission map.
-    pub msr: HostPhys,
+/// Ports that a guest reaches without an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortAccess {
+    /// None.
+    Closed,
+    /// Those of the link: the toolstack's.
+    Link,
 }
 
+/// COM2, which is the link.
+pub const LINK_PORTS: core::ops::RangeInclusive<u16> = 0x2f8..=0x2ff;
+
+/// There was no memory for a control block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
 /// One vCPU's control block on this vendor's processors.
-pub trait Backend {
+pub trait Backend: Sized {
     /// What the vendor keeps for each physical CPU.
     type Cpu;
+
+    /// Why a physical CPU cannot run guests, in words.
+    type Unusable: core::fmt::Display;
+
+    /// Switches virtualization on for this physical CPU, which is number
+    /// `number`. Once per CPU, after its GS base, TR and SYSCALL MSRs have the
+    /// values that they keep.
+    ///
+    /// # Errors
+    /// It is not there, or not to be had.
+    fn enable(number: u32) -> Result<Self::Cpu, Self::Unusable>;
+
+    /// A control block whose nested page tables are at `nested_root`. Its
+    /// registers are set by [`Backend::import`].
+    ///
+    /// # Errors
+    /// No memory.
+    fn new(nested_root: HostPhys, ports: PortAccess) -> Result<Self, OutOfMemory>;
 
     /// Enters the guest until the next exit, on the CPU that `cpu` is of.
     /// `gprs` are the guest's, in and out. An event whose delivery the exit cut

@@ -45,11 +45,7 @@ impl core::fmt::Display for SvmError {
     }
 }
 
-/// Switches SVM on for this CPU, which is number `number`. Once per CPU, after its GS base, TR and
-/// SYSCALL MSRs have the values that they keep.
-///
-/// # Errors
-/// SVM or nested paging is not there, or not to be had.
+/// See [`crate::virt::Backend::enable`].
 pub fn enable(number: u32) -> Result<SvmCpu, SvmError> {
     let cpuid = CpuId::new();
     let features = cpuid.get_svm_info().ok_or(SvmError::Absent)?;

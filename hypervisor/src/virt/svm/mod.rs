@@ -1,15 +1,15 @@
 //! AMD's SVM with nested paging (APM Vol. 2, chapter 15).
 #![allow(unsafe_code)] // VMRUN, and the permission maps' pages
 
-pub mod cpu;
+mod cpu;
 mod exit;
-pub mod permissions;
+mod permissions;
 mod state;
 mod vmcb;
 
 use crate::mm::addr::HostPhys;
 use crate::virt::{
-    Backend, Event, Exit, Gprs, Permissions, Register, SegmentName, gpr,
+    Backend, Event, Exit, Gprs, OutOfMemory, PortAccess, Register, SegmentName, gpr,
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -47,16 +47,16 @@ pub struct SvmVcpu {
     asid: cpu::Asid,
 }
 
-/// There was no memory for a VMCB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfMemory;
+impl Backend for SvmVcpu {
+    type Cpu = cpu::SvmCpu;
+    type Unusable = cpu::SvmError;
 
-impl SvmVcpu {
-    /// A vCPU after INIT whose nested page tables are at `nested_root`.
-    ///
-    /// # Errors
-    /// The heap has no page left.
-    pub fn new(nested_root: HostPhys, permissions: Permissions) -> Result<Self, OutOfMemory> {
+    fn enable(number: u32) -> Result<cpu::SvmCpu, cpu::SvmError> {
+        cpu::enable(number)
+    }
+
+    fn new(nested_root: HostPhys, ports: PortAccess) -> Result<Self, OutOfMemory> {
+        let permissions = permissions::permissions(ports);
         let mut vmcb = zeroed_vmcb()?;
         let control = &mut vmcb.control;
         control.cr_write = CR_WRITES;
@@ -90,22 +90,6 @@ impl SvmVcpu {
         vcpu.vmcb.save.efer = EFER_SVME;
         Ok(vcpu)
     }
-}
-
-/// A VMCB on the heap; the allocation may fail, so no `Box::new`.
-fn zeroed_vmcb() -> Result<Box<Vmcb>, OutOfMemory> {
-    let mut pages: Vec<Vmcb> = Vec::new();
-    pages.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
-    // SAFETY: every field of a Vmcb is an integer, for which zero is a value.
-    pages.push(unsafe { core::mem::zeroed() });
-    let page: Box<[Vmcb; 1]> = pages.into_boxed_slice().try_into().map_err(|_| OutOfMemory)?;
-    let page = Box::into_raw(page).cast::<Vmcb>();
-    // SAFETY: a [Vmcb; 1] has the layout of a Vmcb, and the box was given up.
-    Ok(unsafe { Box::from_raw(page) })
-}
-
-impl Backend for SvmVcpu {
-    type Cpu = cpu::SvmCpu;
 
     fn enter(&mut self, cpu: &mut cpu::SvmCpu, gprs: &mut Gprs) -> (Exit, Option<Event>) {
         let (asid, stale) = cpu.asid(&mut self.asid);
@@ -266,4 +250,16 @@ impl Backend for SvmVcpu {
         state::import(&mut self.vmcb, record);
         self.flush = true;
     }
+}
+
+/// A VMCB on the heap; the allocation may fail, so no `Box::new`.
+fn zeroed_vmcb() -> Result<Box<Vmcb>, OutOfMemory> {
+    let mut pages: Vec<Vmcb> = Vec::new();
+    pages.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
+    // SAFETY: every field of a Vmcb is an integer, for which zero is a value.
+    pages.push(unsafe { core::mem::zeroed() });
+    let page: Box<[Vmcb; 1]> = pages.into_boxed_slice().try_into().map_err(|_| OutOfMemory)?;
+    let page = Box::into_raw(page).cast::<Vmcb>();
+    // SAFETY: a [Vmcb; 1] has the layout of a Vmcb, and the box was given up.
+    Ok(unsafe { Box::from_raw(page) })
 }

@@ -3,8 +3,16 @@
 //! guest's, the toolstack's) and one of MSRs serve every vCPU of the host.
 
 use crate::mm::addr::HostPhys;
-use crate::virt::Permissions;
-use spin::Once;
+use crate::virt::{LINK_PORTS, PortAccess};
+
+/// Where the maps of a guest lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Permissions {
+    /// I/O permission map.
+    pub io: HostPhys,
+    /// MSR permission map.
+    pub msr: HostPhys,
+}
 
 /// 12 KiB: a bit for each port, and room for an access that straddles the end.
 #[repr(C, align(4096))]
@@ -14,15 +22,12 @@ pub struct IoMap([u8; 0x3000]);
 #[repr(C, align(4096))]
 pub struct MsrMap([u8; 0x2000]);
 
-/// COM2: the toolstack's link.
-pub const LINK_PORTS: core::ops::RangeInclusive<u16> = 0x2f8..=0x2ff;
-
 impl IoMap {
     /// Every port exits.
     pub const CLOSED: Self = Self([0xff; 0x3000]);
 
     /// Every port exits but those of the link.
-    pub const TOOLSTACK: Self = {
+    pub const LINK: Self = {
         let mut map = Self::CLOSED;
         let mut port = *LINK_PORTS.start() as usize;
         while port <= *LINK_PORTS.end() as usize {
@@ -67,19 +72,19 @@ impl MsrMap {
 }
 
 static CLOSED: IoMap = IoMap::CLOSED;
-static TOOLSTACK: IoMap = IoMap::TOOLSTACK;
+static LINK: IoMap = IoMap::LINK;
 static MSRS: MsrMap = MsrMap::GUEST;
 
-/// The maps of an ordinary guest, or of the toolstack.
-pub fn permissions(toolstack: bool) -> Permissions {
-    static BOTH: Once<[Permissions; 2]> = Once::new();
-    let both = BOTH.call_once(|| {
-        [&CLOSED, &TOOLSTACK].map(|io| Permissions {
-            io: HostPhys::of(io),
-            msr: HostPhys::of(&raw const MSRS),
-        })
-    });
-    both[usize::from(toolstack)]
+/// The maps of a guest with this access.
+pub fn permissions(ports: PortAccess) -> Permissions {
+    let io = match ports {
+        PortAccess::Closed => &CLOSED,
+        PortAccess::Link => &LINK,
+    };
+    Permissions {
+        io: HostPhys::of(io),
+        msr: HostPhys::of(&raw const MSRS),
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +100,7 @@ mod tests {
         assert!((0..0x1_8000).all(|port| port_exits(&IoMap::CLOSED, port)));
         for port in 0..0x1_8000 {
             let link = (0x2f8..=0x2ff).contains(&port);
-            assert_eq!(port_exits(&IoMap::TOOLSTACK, port), !link, "{port:#x}");
+            assert_eq!(port_exits(&IoMap::LINK, port), !link, "{port:#x}");
         }
     }
 
