@@ -1,11 +1,11 @@
 //! Builds a domain from an image: memory, start info, policy, registers.
 
-use crate::elf::Image;
 use crate::error::Error;
 use crate::hypervisor::{Hypervisor, Policy};
-use crate::pvh::{StartInfo, entry_registers};
+use alloc::string::String;
 use xferry_abi::DomainId;
 use xferry_abi::info::CreateParameters;
+use xferry_pvh::{Image, StartInfo, entry_registers};
 
 const PAGE_BYTES: u64 = 4096;
 /// A name's room, and one zero behind it.
@@ -49,7 +49,7 @@ pub fn build(hypervisor: &mut dyn Hypervisor, plan: &Plan<'_>) -> Result<DomainI
         let allowed = format_args!("at most the memory's {:#x}", plan.memory_bytes);
         return Err(Error::rule("domain-memory", seen, allowed));
     }
-    let start_info = StartInfo::compose(&image, plan.memory_bytes, plan.cmdline)?;
+    let start_info = StartInfo::compose(&image, plan.memory_bytes, plan.cmdline, &[])?;
     let policy = match plan.policy {
         Some(spec) => Some(hypervisor.policy(DomainId::HOST)?.configured(spec)?),
         None => None,
@@ -115,7 +115,7 @@ pub fn name_field(name: &str) -> Result<[u8; 32], Error> {
 
 /// The text of a name's field; what is not printable is shown as a dot.
 #[must_use]
-pub fn name_text(field: &[u8; 32]) -> alloc::string::String {
+pub fn name_text(field: &[u8; 32]) -> String {
     field
         .iter()
         .take_while(|byte| **byte != 0)

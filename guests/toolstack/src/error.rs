@@ -135,6 +135,12 @@ impl From<ParseError> for Error {
     }
 }
 
+impl From<xferry_pvh::Error> for Error {
+    fn from(error: xferry_pvh::Error) -> Self {
+        Self::new(Errno::EINVAL, error.rule, error.text)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.code, self.reason, self.text)

@@ -3,7 +3,7 @@
 //! ```text
 //!  console ──> shell (line, parse) ──> commands ──> hypervisor (control calls)
 //!                                         │
-//!                     build (elf, pvh) <──┼──> migrate (source, receiver, settle)
+//!                               build <──┼──> migrate (source, receiver, settle)
 //!                                         │         │
 //!                                      report     link (wire, COM2) ──> the other host
 //! ```
@@ -17,7 +17,6 @@ extern crate alloc;
 
 pub mod build;
 pub mod commands;
-pub mod elf;
 pub mod error;
 pub mod hypervisor;
 pub mod ids;
@@ -25,7 +24,6 @@ pub mod link;
 pub mod migrate;
 pub mod native;
 pub mod policy;
-pub mod pvh;
 pub mod report;
 pub mod shell;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::ids::Ids;
 use crate::link::Com2;
 use crate::shell::{Answer, Editor, Key, PROMPT, parse_command, parse_line};
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use guest_rt::{BootInfo, clock, console, cpu, hypercall, interrupts, power};
 use xferry_abi::error::Failure;
@@ -121,8 +122,8 @@ fn wait(typed: &mut Vec<u8>) {
 }
 
 /// Feeds the editor, echoing in one write, until a line is complete.
-fn take_line(editor: &mut Editor, typed: &mut Vec<u8>) -> Option<alloc::string::String> {
-    let mut echo = alloc::string::String::new();
+fn take_line(editor: &mut Editor, typed: &mut Vec<u8>) -> Option<String> {
+    let mut echo = String::new();
     let mut line = None;
     let mut used = 0;
     for byte in typed.iter() {

@@ -21,9 +21,9 @@ macro_rules! say {
     ($out:expr, $($argument:tt)*) => { $out.line(format_args!($($argument)*)) };
 }
 
-/// Prints `rows` in columns as wide as they must be; the first `left` columns
-/// and the last are aligned to the left, numbers between to the right.
-fn table(out: &mut dyn Output, left: usize, rows: &[Vec<String>]) {
+/// Prints `rows` in columns as wide as they must be; those of `left` and the
+/// last are aligned to the left, numbers to the right.
+fn table(out: &mut dyn Output, left: &[usize], rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
@@ -42,7 +42,7 @@ fn table(out: &mut dyn Output, left: usize, rows: &[Vec<String>]) {
             }
             if column + 1 == columns {
                 line.push_str(cell);
-            } else if column < left {
+            } else if left.contains(&column) {
                 line.push_str(&alloc::format!("{cell:<width$}"));
             } else {
                 line.push_str(&alloc::format!("{cell:>width$}"));
@@ -78,7 +78,7 @@ pub fn domains(out: &mut dyn Output, domains: &[(DomainId, DomainInfo)]) {
             &state_words(info),
         ]));
     }
-    table(out, 2, &rows);
+    table(out, &[1, 5], &rows);
 }
 
 /// Who may run a domain whose migration has this status code.
@@ -196,7 +196,7 @@ pub fn xstate(out: &mut dyn Output, vcpu: u32, vcpus: u32, status: &XstateStatus
             },
         ]));
     }
-    table(out, 2, &rows);
+    table(out, &[0, 1, 4, 5], &rows);
     let form = if summary.compacted != 0 {
         "compacted"
     } else {
@@ -234,7 +234,7 @@ pub fn policy(out: &mut dyn Output, policy: &Policy, components: ComponentSet) {
             &hex(leaf.edx),
         ]));
     }
-    table(out, 0, &rows);
+    table(out, &[], &rows);
 }
 
 /// `host`.

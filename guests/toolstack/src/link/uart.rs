@@ -3,6 +3,7 @@
 
 use super::{Link, MILLISECOND_NS, SECOND_NS};
 use crate::error::{Code, Error};
+use alloc::vec::Vec;
 use guest_rt::{clock, console, cpu, hypercall};
 
 const PORT: u16 = 0x2f8;
@@ -27,7 +28,7 @@ const INTERRUPT: u8 = 3;
 /// The port, and what the user typed while it was waited on.
 pub struct Com2 {
     last_byte_ns: u64,
-    type_ahead: alloc::vec::Vec<u8>,
+    type_ahead: Vec<u8>,
 }
 
 impl Com2 {
@@ -49,12 +50,12 @@ impl Com2 {
         }
         Self {
             last_byte_ns: 0,
-            type_ahead: alloc::vec::Vec::new(),
+            type_ahead: Vec::new(),
         }
     }
 
     /// What was typed during the last command.
-    pub fn take_type_ahead(&mut self) -> alloc::vec::Vec<u8> {
+    pub fn take_type_ahead(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.type_ahead)
     }
 

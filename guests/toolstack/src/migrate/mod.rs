@@ -23,6 +23,7 @@ pub mod source;
 use crate::error::{Code, Error};
 use crate::hypervisor::Hypervisor;
 use crate::link::{SECOND_NS, Wire};
+use alloc::string::String;
 use migration_abi::handover::message::MAX_TEXT_BYTES;
 use migration_abi::handover::{Body, Message, Reason, Status};
 use migration_abi::stream::{MigrationId, RecordType};
@@ -139,7 +140,7 @@ fn tell<'t>(
     wire: &mut Wire<'_>,
     id: MigrationId,
     error: &Error,
-    text: &'t mut alloc::string::String,
+    text: &'t mut String,
     body: impl FnOnce(Reason<'t>) -> Body<'t>,
 ) {
     *text = alloc::format!("{}: {}", error.reason, error.text);
@@ -164,3 +165,6 @@ fn silence(waited_for: &str) -> Error {
     );
     Error::new(Code::ETIMEDOUT, "link-silent", text)
 }
+
+#[cfg(test)]
+mod tests;
