@@ -35,7 +35,10 @@ pub fn poll() {
 /// that had room.
 pub fn give(domain: &Domain, bytes: &[u8]) -> u64 {
     let mut uart = domain.console.lock();
-    let taken = bytes.iter().take_while(|byte| uart.push_input(**byte)).count();
+    let taken = bytes
+        .iter()
+        .take_while(|byte| uart.push_input(**byte))
+        .count();
     drop(uart);
     if taken > 0
         && let Some(cell) = domain.vcpus.first()

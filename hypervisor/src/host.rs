@@ -32,7 +32,8 @@ pub fn set(host: Host) {
 /// # Panics
 /// Before boot has set them, which nothing precedes that could ask.
 pub fn get() -> &'static Host {
-    HOST.get().expect("the host's facts are set before the first domain is built")
+    HOST.get()
+        .expect("the host's facts are set before the first domain is built")
 }
 
 /// A number that no vCPU of this host had before.

@@ -38,6 +38,9 @@ pub(crate) fn power_off(stop: domain::status::Stop) -> ! {
     if wanted {
         cpu::power::stop_done()
     }
-    ::log::error!("the toolstack domain stopped: {}", domain::status::words(stop));
+    ::log::error!(
+        "the toolstack domain stopped: {}",
+        domain::status::words(stop)
+    );
     cpu::power::stop_failed()
 }

@@ -186,10 +186,11 @@ impl Machine {
         Some(self.layout.get(component as usize)?.0)
     }
 
-    /// What CPUID says otherwise than at start.
-    pub fn cpuid_changes(&self) -> impl Iterator<Item = CpuidChange> + '_ {
+    /// What CPUID says otherwise than at start: in anything, or only in the
+    /// layout of what is enabled.
+    pub fn cpuid_changes(&self, layout_only: bool) -> impl Iterator<Item = CpuidChange> + '_ {
         let rows = self.snapshot.features.iter().chain(&self.snapshot.state);
-        rows.filter(|row| row.0 != 0)
+        rows.filter(move |row| row.0 != 0 && (!layout_only || row.0 == 0xd && row.1 >= 2))
             .flat_map(|&(number, subleaf, was)| {
                 let is = stable(number, subleaf);
                 (0..4).filter_map(move |register| {

@@ -15,6 +15,10 @@ pub struct Options {
     pub uart: bool,
     /// `system=off` leaves debug registers and MSRs alone.
     pub system: bool,
+    /// `cpuid=follows-policy`: the guest's policy is changed while it runs, so
+    /// only the layout of what it has enabled must stay. Otherwise
+    /// (`cpuid=fixed`) all that CPUID says must.
+    pub cpuid_follows_policy: bool,
 }
 
 /// A word of the command line that is not understood.
@@ -34,6 +38,7 @@ impl Options {
             broken: None,
             uart: false,
             system: true,
+            cpuid_follows_policy: false,
         };
         for word in cmdline.split_ascii_whitespace() {
             let Some((key, value)) = word.split_once('=') else {
@@ -48,6 +53,13 @@ impl Options {
                     options.system = match value {
                         "on" => true,
                         "off" => false,
+                        _ => return Err(unknown),
+                    };
+                }
+                "cpuid" => {
+                    options.cpuid_follows_policy = match value {
+                        "follows-policy" => true,
+                        "fixed" => false,
                         _ => return Err(unknown),
                     };
                 }
@@ -71,13 +83,16 @@ mod tests {
 
     #[test]
     fn words_are_understood_or_named() {
-        let all = Options::parse("torture seed=7 stop=3 break=zmm_hi256 console=uart system=off");
+        let all = Options::parse(
+            "torture seed=7 stop=3 break=zmm_hi256 console=uart system=off cpuid=follows-policy",
+        );
         let expected = Options {
             seed: 7,
             stop: Some(3),
             broken: Some(Component::ZmmHi256),
             uart: true,
             system: false,
+            cpuid_follows_policy: true,
         };
         assert_eq!(all, Ok(expected));
         assert_eq!(Options::parse("").map(|o| o.seed), Ok(1));
@@ -87,6 +102,7 @@ mod tests {
             "speed=3",
             "system=perhaps",
             "console=tv",
+            "cpuid=never",
         ] {
             assert_eq!(Options::parse(bad), Err(Unknown(bad)));
         }

@@ -306,9 +306,10 @@ impl<'a> Run<'a> {
             machine,
             verdict,
             count,
+            options,
             ..
         } = self;
-        for change in machine.cpuid_changes() {
+        for change in machine.cpuid_changes(options.cpuid_follows_policy) {
             let (leaf, subleaf) = change.leaf;
             let name = ["eax", "ebx", "ecx", "edx"]
                 .get(change.register)

@@ -110,7 +110,12 @@ pub fn build(boot: &BootInfo) -> Result<(), ToolstackError> {
         })
         .collect();
     let start = StartInfo::compose(&image, MEMORY_BYTES, boot.command_line(), &named)?;
-    put(&domain, start.address, &start.bytes, start.bytes.len() as u64)?;
+    put(
+        &domain,
+        start.address,
+        &start.bytes,
+        start.bytes.len() as u64,
+    )?;
     enter(&domain, image.entry, start.address)?;
 
     frames::free_all(Owner::MODULES);

@@ -2,8 +2,8 @@
 //! its own. The map is made once, so that reading it takes no lock.
 #![allow(unsafe_code)] // copies to and from the guest's frames
 
-use crate::mm::addr::{GuestPhys, HostPhys, PAGE_BYTES};
 use super::slots::Slot;
+use crate::mm::addr::{GuestPhys, HostPhys, PAGE_BYTES};
 use crate::mm::frames::{self, OutOfFrames};
 use crate::virt::nested::NestedRoot;
 use alloc::vec::Vec;
@@ -69,7 +69,8 @@ impl GuestMemory {
         }
         let count = usize::try_from(pages).map_err(|_| MemoryError::Size)?;
         let mut map = Vec::new();
-        map.try_reserve_exact(count).map_err(|_| MemoryError::Heap)?;
+        map.try_reserve_exact(count)
+            .map_err(|_| MemoryError::Heap)?;
         let root = NestedRoot::new(allocate)?;
         for page in 0..pages {
             let frame = allocate()?;
@@ -162,7 +163,10 @@ impl GuestMemory {
     ) -> Result<(), Outside> {
         self.check(to, bytes)?;
         source.check(from, bytes)?;
-        let length = usize::try_from(bytes).map_err(|_| Outside { address: to.as_u64(), bytes })?;
+        let length = usize::try_from(bytes).map_err(|_| Outside {
+            address: to.as_u64(),
+            bytes,
+        })?;
         let mut done = 0u64;
         for (pointer, piece) in source.pieces(from, length) {
             let here = GuestPhys::new(to.as_u64() + done);
@@ -218,7 +222,9 @@ pub(crate) mod tests {
     /// Memory of `pages` pages on the host's heap.
     pub(crate) fn memory(pages: u64) -> GuestMemory {
         GuestMemory::build(pages, None, &mut || {
-            Ok(HostPhys::of(&raw const *Box::leak(Box::new(Frame([0; PAGE])))))
+            Ok(HostPhys::of(&raw const *Box::leak(Box::new(Frame(
+                [0; PAGE],
+            )))))
         })
         .unwrap()
     }
@@ -231,7 +237,10 @@ pub(crate) mod tests {
         let mut back = vec![0; 6000];
         memory.read(GuestPhys::new(0xfff), &mut back).unwrap();
         assert_eq!(back, text);
-        assert_eq!(memory.read_u64(GuestPhys::new(0xfff)), Some(0x0706_0504_0302_0100));
+        assert_eq!(
+            memory.read_u64(GuestPhys::new(0xfff)),
+            Some(0x0706_0504_0302_0100)
+        );
     }
 
     #[test]
@@ -239,7 +248,10 @@ pub(crate) mod tests {
         let memory = memory(2);
         for (address, bytes) in [(0x1fff, 2), (0x2000, 1), (u64::MAX, 2), (0, 0x2001)] {
             let bytes = vec![0xee; bytes];
-            assert!(memory.write(GuestPhys::new(address), &bytes).is_err(), "{address:#x}");
+            assert!(
+                memory.write(GuestPhys::new(address), &bytes).is_err(),
+                "{address:#x}"
+            );
         }
         let mut all = vec![0; 0x2000];
         memory.read(GuestPhys::new(0), &mut all).unwrap();
@@ -252,11 +264,15 @@ pub(crate) mod tests {
         let (a, b) = (memory(3), memory(3));
         let text: Vec<u8> = (0..5000u32).map(|i| (i * 7) as u8).collect();
         a.write(GuestPhys::new(123), &text).unwrap();
-        b.copy_from(GuestPhys::new(0xf00), &a, GuestPhys::new(123), 5000).unwrap();
+        b.copy_from(GuestPhys::new(0xf00), &a, GuestPhys::new(123), 5000)
+            .unwrap();
         let mut back = vec![0; 5000];
         b.read(GuestPhys::new(0xf00), &mut back).unwrap();
         assert_eq!(back, text);
-        assert!(b.copy_from(GuestPhys::new(0x2000), &a, GuestPhys::new(0), 0x1001).is_err());
+        assert!(
+            b.copy_from(GuestPhys::new(0x2000), &a, GuestPhys::new(0), 0x1001)
+                .is_err()
+        );
     }
 
     #[test]

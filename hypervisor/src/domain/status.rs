@@ -99,7 +99,12 @@ impl Status {
     pub fn stop(&self, stop: Stop) {
         let first = self
             .stopped
-            .compare_exchange(state::RUNNING, stop.state, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(
+                state::RUNNING,
+                stop.state,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
             .is_ok();
         if first {
             self.cause.store(stop.cause, Ordering::Release);

@@ -53,7 +53,10 @@ impl Table {
     /// The first domain with this number or a higher one.
     #[must_use]
     pub fn next_from(&self, id: DomainId) -> Option<DomainId> {
-        self.domains.range(id.0..).next().map(|(id, _)| DomainId(*id))
+        self.domains
+            .range(id.0..)
+            .next()
+            .map(|(id, _)| DomainId(*id))
     }
 
     /// All, in the order of their numbers.

@@ -93,11 +93,7 @@ fn operand(running: &Running<'_>, gpr: u8) -> u64 {
 }
 
 /// LMSW's 16 bits.
-fn lmsw_operand(
-    running: &Running<'_>,
-    source: LmswSource,
-    next_rip: u64,
-) -> Result<u16, Fault> {
+fn lmsw_operand(running: &Running<'_>, source: LmswSource, next_rip: u64) -> Result<u16, Fault> {
     let memory_operand = match source {
         // The low half of the register.
         LmswSource::Gpr(gpr) => return Ok(running.vcpu.gpr(gpr) as u16),
@@ -109,7 +105,11 @@ fn lmsw_operand(
         let segment = running.vcpu.backend.segment(memory_operand.segment);
         let linear = segment.base.wrapping_add(offset).wrapping_add(i);
         let paging = running.paging();
-        let linear = if paging.long() { linear } else { linear & 0xffff_ffff };
+        let linear = if paging.long() {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        };
         let memory = &running.target.domain.memory;
         let at = walk(&paging, linear, Access::Read, memory)?;
         memory

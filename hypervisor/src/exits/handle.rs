@@ -53,10 +53,7 @@ pub fn handle(running: &mut Running<'_>, exit: Exit) -> Next {
     let handled = match exit {
         Exit::Instruction(what) => instruction(running, what),
         Exit::Io(io) => ports::handle(running, &io),
-        Exit::Exception {
-            vector,
-            error_code,
-        } => exception(running, vector, error_code),
+        Exit::Exception { vector, error_code } => exception(running, vector, error_code),
         // The window is closed or kept open when the next entry is prepared.
         Exit::InterruptWindow | Exit::HostEvent => Ok(Next::Resume),
         Exit::Interrupt => Ok(Next::Yield),

@@ -45,12 +45,10 @@ pub fn xsetbv(running: &mut Running<'_>, next_rip: u64) -> Handled {
     }
     let value = running.vcpu.edx_eax();
     let mut memory = running.target.domain.xstate_memory.lock();
-    let set = running.vcpu.xstate.set_xcr0(
-        value,
-        cpl,
-        &mut running.pcpu.xstate,
-        &mut *memory,
-    );
+    let set = running
+        .vcpu
+        .xstate
+        .set_xcr0(value, cpl, &mut running.pcpu.xstate, &mut *memory);
     drop(memory);
     match set {
         Ok(()) => {
@@ -126,7 +124,11 @@ fn read_register(vcpu: &Vcpu, register: MsrRegister) -> u64 {
 
 /// Sets a register to a value that has passed its verdict, but for extended
 /// state's, whose owner judges; `Err` is what follows where the write is not done.
-fn write_register(running: &mut Running<'_>, register: MsrRegister, value: u64) -> Result<(), Next> {
+fn write_register(
+    running: &mut Running<'_>,
+    register: MsrRegister,
+    value: u64,
+) -> Result<(), Next> {
     use MsrRegister as M;
     let vcpu = &mut *running.vcpu;
     let accepted = match register {

@@ -166,7 +166,8 @@ fn within(
     use migration_abi::registers::attributes as a;
     let protected = paging.cr0 & CR0_PE != 0 && paging.rflags & RFLAGS_VM == 0;
     let kind = segment.attributes & a::TYPE;
-    let (code, writable, expand_down) = (kind & 8 != 0, kind & 2 != 0, kind & 8 == 0 && kind & 4 != 0);
+    let (code, writable, expand_down) =
+        (kind & 8 != 0, kind & 2 != 0, kind & 8 == 0 && kind & 4 != 0);
     if protected {
         if segment.attributes & (a::UNUSABLE | a::PRESENT) != a::PRESENT {
             return false;
@@ -188,4 +189,3 @@ fn within(
         offset <= limit
     }
 }
-

@@ -22,8 +22,8 @@ pub fn serve(running: &mut Running<'_>, address: u64, bytes: u64) -> Result<u64,
     let caller = Caller {
         memory: &domain.memory,
     };
-    let result = decode(&caller, address, bytes)
-        .and_then(|request| execute(running, &caller, request));
+    let result =
+        decode(&caller, address, bytes).and_then(|request| execute(running, &caller, request));
     if let Err(refusal) = &result {
         *EXPLANATION.lock() = refusal.text;
     }
@@ -59,7 +59,8 @@ fn execute(
         }
         R::NextDomain { domain } => {
             let next = DOMAINS.lock().next_from(domain);
-            next.map(|id| u64::from(id.0)).ok_or_else(|| no_domain(domain))
+            next.map(|id| u64::from(id.0))
+                .ok_or_else(|| no_domain(domain))
         }
         R::MemoryRead {
             domain,
@@ -117,9 +118,7 @@ fn execute(
         R::ConsoleWrite { domain, buffer } => {
             state::console_write(caller, &*other(domain)?, buffer)
         }
-        R::GetConsole { domain, buffer } => {
-            state::get_console(caller, &*standing(domain)?, buffer)
-        }
+        R::GetConsole { domain, buffer } => state::get_console(caller, &*standing(domain)?, buffer),
         R::SetConsole { domain, buffer } => {
             state::set_console(caller, &*alterable(domain)?, buffer)
         }
@@ -264,7 +263,10 @@ fn alterable(id: DomainId) -> Result<Arc<Domain>, Refusal> {
             5,
             u64::from(id.0),
             0,
-            format_args!("domain {} is part of a migration and may not be altered", id.0),
+            format_args!(
+                "domain {} is part of a migration and may not be altered",
+                id.0
+            ),
         ));
     }
     Ok(domain)

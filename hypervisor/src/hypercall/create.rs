@@ -63,14 +63,12 @@ pub fn create(parameters: &CreateParameters) -> Result<u64, Refusal> {
 }
 
 /// Makes a domain that nobody else knows of yet.
-pub fn build(
-    id: DomainId,
-    parameters: &CreateParameters,
-) -> Result<Arc<Domain>, Refusal> {
+pub fn build(id: DomainId, parameters: &CreateParameters) -> Result<Arc<Domain>, Refusal> {
     let host = host::get();
     let policy = Arc::new(host.policy.clone());
     let slot = Slot::take().ok_or_else(|| call::memory(0))?;
-    let memory = GuestMemory::new(slot, parameters.memory_pages).map_err(|e| refused(e, parameters))?;
+    let memory =
+        GuestMemory::new(slot, parameters.memory_pages).map_err(|e| refused(e, parameters))?;
     let limit = match parameters.xstate_limit_bytes {
         0 => default_limit(&policy, parameters.vcpus),
         bytes => bytes,
@@ -87,15 +85,8 @@ pub fn build(
         .try_reserve_exact(parameters.vcpus as usize)
         .map_err(|_| call::memory(0))?;
     for index in 0..parameters.vcpus {
-        let vcpu = Vcpu::new(
-            index,
-            &policy,
-            clock,
-            &memory,
-            ports,
-            &mut xstate_memory,
-        )
-        .map_err(|no_room| call::memory(no_room.bytes as u64))?;
+        let vcpu = Vcpu::new(index, &policy, clock, &memory, ports, &mut xstate_memory)
+            .map_err(|no_room| call::memory(no_room.bytes as u64))?;
         vcpus.push(VcpuCell::new(vcpu));
     }
     Ok(Arc::new(Domain {

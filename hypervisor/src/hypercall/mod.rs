@@ -112,13 +112,8 @@ fn clock_page(running: &mut Running<'_>, address: u64) -> Result<Outcome, Refusa
         return Err(call::argument("clock page alignment", address, 8));
     }
     vcpu.clock_page = Some(at);
-    vcpu.clock_version = clock::publish(
-        memory,
-        at,
-        &vcpu.clock,
-        vcpu.tsc_offset,
-        vcpu.clock_version,
-    );
+    vcpu.clock_version =
+        clock::publish(memory, at, &vcpu.clock, vcpu.tsc_offset, vcpu.clock_version);
     value(0)
 }
 

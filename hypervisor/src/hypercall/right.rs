@@ -13,12 +13,7 @@ use migration_abi::stream::MigrationId;
 use xferry_abi::{DomainId, Errno, Reason, RightAction, RightAnswer};
 
 /// Serves [`xferry_abi::Request::Right`].
-pub fn act(
-    domain: DomainId,
-    action: RightAction,
-    peer: u64,
-    id: [u8; 16],
-) -> Result<u64, Refusal> {
+pub fn act(domain: DomainId, action: RightAction, peer: u64, id: [u8; 16]) -> Result<u64, Refusal> {
     let id = MigrationId::new(id)
         .ok_or_else(|| call::argument("migration id, which is zero", 0, u64::MAX))?;
     if action == RightAction::Query {

@@ -368,8 +368,7 @@ pub fn set_xstate(
     let blob = caller.take_bytes(buffer, MAX_BLOB_BYTES)?;
     let mut vcpu = cell.vcpu.lock();
     let mut memory = domain.xstate_memory.lock();
-    xstate::import(&blob, &mut vcpu.xstate, pcpu, &mut *memory)
-        .map_err(xstate_refused)?;
+    xstate::import(&blob, &mut vcpu.xstate, pcpu, &mut *memory).map_err(xstate_refused)?;
     Ok(0)
 }
 
@@ -474,11 +473,7 @@ pub fn set_xstate_limit(domain: &Domain, bytes: u64) -> Result<u64, Refusal> {
 }
 
 /// Takes unread console output.
-pub fn console_read(
-    caller: &Caller<'_>,
-    domain: &Domain,
-    buffer: Buffer,
-) -> Result<u64, Refusal> {
+pub fn console_read(caller: &Caller<'_>, domain: &Domain, buffer: Buffer) -> Result<u64, Refusal> {
     let length = usize::try_from(buffer.bytes)
         .unwrap_or(MAX_CONSOLE_BYTES)
         .min(MAX_CONSOLE_BYTES);
@@ -496,32 +491,20 @@ pub fn console_read(
 }
 
 /// Puts console input.
-pub fn console_write(
-    caller: &Caller<'_>,
-    domain: &Domain,
-    buffer: Buffer,
-) -> Result<u64, Refusal> {
+pub fn console_write(caller: &Caller<'_>, domain: &Domain, buffer: Buffer) -> Result<u64, Refusal> {
     let bytes = caller.take_bytes(buffer, MAX_CONSOLE_BYTES)?;
     Ok(console::give(domain, &bytes))
 }
 
 /// The console as it moves with the domain.
-pub fn get_console(
-    caller: &Caller<'_>,
-    domain: &Domain,
-    buffer: Buffer,
-) -> Result<u64, Refusal> {
-    let bytes = crate::migrate::console::export(&domain.console.lock())
-        .ok_or_else(|| call::memory(0))?;
+pub fn get_console(caller: &Caller<'_>, domain: &Domain, buffer: Buffer) -> Result<u64, Refusal> {
+    let bytes =
+        crate::migrate::console::export(&domain.console.lock()).ok_or_else(|| call::memory(0))?;
     caller.give(buffer, &bytes)
 }
 
 /// Sets it.
-pub fn set_console(
-    caller: &Caller<'_>,
-    domain: &Domain,
-    buffer: Buffer,
-) -> Result<u64, Refusal> {
+pub fn set_console(caller: &Caller<'_>, domain: &Domain, buffer: Buffer) -> Result<u64, Refusal> {
     let bytes = caller.take_bytes(buffer, 2 * MAX_CONSOLE_BYTES)?;
     crate::migrate::console::import(&mut domain.console.lock(), &bytes).map_err(|error| {
         Refusal::new(

@@ -48,6 +48,9 @@ pub fn import(uart: &mut Uart, payload: &[u8]) -> Result<(), StreamError> {
         dlm: s.dlm,
         fcr: s.fcr,
     });
-    console.output.iter().for_each(|byte| uart.push_output(*byte));
+    console
+        .output
+        .iter()
+        .for_each(|byte| uart.push_output(*byte));
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! `migration-abi`'s, their meaning `vcpu-xstate`'s; nothing is changed before
 //! both agree.
 
+pub mod console;
 #[cfg(feature = "import-fault")]
 pub mod fault;
-pub mod console;
 pub mod registry;
 pub mod xstate;

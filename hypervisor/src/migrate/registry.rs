@@ -77,7 +77,10 @@ impl Registry {
     /// The migration that a domain is part of.
     #[must_use]
     pub fn of_domain(&self, domain: DomainId) -> Option<Entry> {
-        self.active.iter().find(|entry| entry.domain == domain).copied()
+        self.active
+            .iter()
+            .find(|entry| entry.domain == domain)
+            .copied()
     }
 
     /// Begins one: on the source by its first event, on the receiver in its
@@ -211,10 +214,7 @@ mod tests {
         assert!(source(&mut registry, E::PeerStatus(None)).is_err());
         assert_eq!(source(&mut registry, E::Confirm), Ok(Effect::Free));
         assert_eq!(registry.of_domain(DOMAIN), None);
-        assert_eq!(
-            registry.status(id(ID)),
-            Status::Source(source::State::Done)
-        );
+        assert_eq!(registry.status(id(ID)), Status::Source(source::State::Done));
         let again = registry.begin(id(ID), DOMAIN, Status::Source(source::State::Running));
         assert!(matches!(again, Err(Refusal::Known(_))));
         // A RUNNING that comes twice is answered again, and frees nothing twice.
@@ -234,11 +234,7 @@ mod tests {
     fn an_event_of_the_other_side_is_refused() {
         let mut registry = Registry::new();
         registry
-            .begin(
-                id(ID),
-                DOMAIN,
-                Status::Receiver(receiver::State::INITIAL),
-            )
+            .begin(id(ID), DOMAIN, Status::Receiver(receiver::State::INITIAL))
             .unwrap();
         assert!(matches!(
             source(&mut registry, source::Event::Release),

@@ -44,11 +44,7 @@ impl Pcpu {
     ///
     /// # Errors
     /// The processor refused the state: the vCPU must not run.
-    pub fn switch_to(
-        &mut self,
-        target: &VcpuRef,
-        vcpu: &mut Vcpu,
-    ) -> Result<(), RestoreFault> {
+    pub fn switch_to(&mut self, target: &VcpuRef, vcpu: &mut Vcpu) -> Result<(), RestoreFault> {
         if let Some(holder) = &self.holder
             && holder.index == target.index
             && core::ptr::eq(holder.domain.as_ptr(), Arc::as_ptr(&target.domain))

@@ -16,9 +16,13 @@ use crate::vcpu::{Activity, Vcpu};
 use crate::virt::{Backend, Exit};
 use xferry_abi::info::crash;
 
-/// How long a vCPU runs while others wait. Short, because the toolstack's link
-/// is polled and shares the CPU with the guests that it moves.
+/// How long a guest's vCPU runs while others wait.
 const SLICE_NS: u64 = 1_000_000;
+
+/// How long the toolstack runs while guests wait: longer, because it polls a
+/// link whose FIFO holds 16 bytes, and a domain stands still while it is moved.
+/// It gives the CPU away when the link is silent.
+const TOOLSTACK_SLICE_NS: u64 = 10_000_000;
 
 /// Runs this CPU for ever.
 pub fn run(mut pcpu: Pcpu) -> ! {
@@ -52,7 +56,12 @@ fn slice(pcpu: &mut Pcpu, target: &VcpuRef) {
     }
     cell.block_until_ns(0);
     let start = tsc::uptime_ns();
-    let end = start + SLICE_NS;
+    let end = start
+        + if target.domain.is_privileged() {
+            TOOLSTACK_SLICE_NS
+        } else {
+            SLICE_NS
+        };
     let mut exits = 0u64;
     wake(&mut vcpu);
     arm(&vcpu, start, end);
@@ -101,7 +110,9 @@ fn slice(pcpu: &mut Pcpu, target: &VcpuRef) {
             break Next::Yield;
         }
     };
-    target.domain.account(tsc::uptime_ns().saturating_sub(start), exits);
+    target
+        .domain
+        .account(tsc::uptime_ns().saturating_sub(start), exits);
     match next {
         Next::Block => cell.block_until_ns(deadline(&vcpu)),
         Next::Stop(stop) => stopped(target, stop),

@@ -52,8 +52,14 @@ impl LiveRegisters {
         // clear in the host, so it does not trap.
         unsafe {
             core::arch::asm!(
-                "mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3",
-                out(reg) *dr0, out(reg) *dr1, out(reg) *dr2, out(reg) *dr3,
+                "mov {}, dr0",
+                "mov {}, dr1",
+                "mov {}, dr2",
+                "mov {}, dr3",
+                out(reg) * dr0,
+                out(reg) * dr1,
+                out(reg) * dr2,
+                out(reg) * dr3,
                 options(nostack, nomem, preserves_flags)
             );
         }

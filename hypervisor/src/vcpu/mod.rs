@@ -97,8 +97,9 @@ impl Vcpu {
         let host = &host::get().xstate;
         let xstate = VcpuXstate::new(host::vcpu_tag(), policy.xstate(), host, areas)
             .map_err(|error| NoRoom { bytes: error.bytes })?;
-        let backend = ActiveBackend::new(memory.root().address(), ports)
-            .map_err(|_| NoRoom { bytes: PAGE_BYTES as usize })?;
+        let backend = ActiveBackend::new(memory.root().address(), ports).map_err(|_| NoRoom {
+            bytes: PAGE_BYTES as usize,
+        })?;
         let mut vcpu = Self {
             index,
             gprs: Gprs::default(),
@@ -115,7 +116,10 @@ impl Vcpu {
             clock_version: 0,
             policy: Arc::clone(policy),
         };
-        vcpu.set_registers(&record::init(policy.cpuid(1, 0, &Dynamic::default()).eax), tsc::now());
+        vcpu.set_registers(
+            &record::init(policy.cpuid(1, 0, &Dynamic::default()).eax),
+            tsc::now(),
+        );
         Ok(vcpu)
     }
 

@@ -145,8 +145,8 @@ impl Vcpu {
         self.events.pending = record.pending_events;
         self.nmi_blocked = record.nmi_blocked != 0;
         self.pending_debug = record.pending_debug;
-        self.clock_page = (record.clock_page_gpa != wire::NONE)
-            .then_some(GuestPhys::new(record.clock_page_gpa));
+        self.clock_page =
+            (record.clock_page_gpa != wire::NONE).then_some(GuestPhys::new(record.clock_page_gpa));
     }
 }
 
@@ -219,9 +219,7 @@ fn check(
     }
     // A code segment cannot be 64-bit and 32-bit at once (APM Vol. 2, 15.5.1).
     let code = record.cs.attributes;
-    if record.efer & cr::EFER_LMA != 0
-        && code & attributes::LONG != 0
-        && code & attributes::DB != 0
+    if record.efer & cr::EFER_LMA != 0 && code & attributes::LONG != 0 && code & attributes::DB != 0
     {
         return Err(broken(
             Rule::Mode,
@@ -262,11 +260,7 @@ fn check(
         }
     }
     if record.tsc_aux >> 32 != 0 {
-        return Err(broken(
-            Rule::TscAux,
-            record.tsc_aux,
-            u64::from(u32::MAX),
-        ));
+        return Err(broken(Rule::TscAux, record.tsc_aux, u64::from(u32::MAX)));
     }
     if record.activity > wire::Activity::Halted as u8 {
         return Err(broken(Rule::Activity, u64::from(record.activity), 1));
@@ -323,8 +317,7 @@ fn event(pending: &PendingEvent) -> Result<Option<Event>, RecordError> {
     let legal = match kind {
         EventKind::Nmi => pending.vector == 2 && pending.has_error == 0,
         EventKind::Exception => {
-            pending.vector < 32
-                && (pending.has_error != 0) == pushes_error_code(pending.vector)
+            pending.vector < 32 && (pending.has_error != 0) == pushes_error_code(pending.vector)
         }
         _ => pending.has_error == 0,
     };

@@ -96,14 +96,24 @@ mod tests {
     #[test]
     fn what_was_mapped_is_found_and_nothing_else() {
         let root = NestedRoot::new(&mut frame).unwrap();
-        let pages = [0u64, 0x1000, 0x1f_f000, 0x20_0000, 0x4000_0000, 0x7fff_ffff_f000];
+        let pages = [
+            0u64,
+            0x1000,
+            0x1f_f000,
+            0x20_0000,
+            0x4000_0000,
+            0x7fff_ffff_f000,
+        ];
         for (i, page) in pages.into_iter().enumerate() {
             let host = HostPhys::new(0x10_0000 + i as u64 * 0x1000);
             // SAFETY: tables of this test.
             unsafe { root.map(GuestPhys::new(page), host, &mut frame) }.unwrap();
         }
         for (i, page) in pages.into_iter().enumerate() {
-            assert_eq!(walk(root, GuestPhys::new(page)), Some(0x10_0000 + i as u64 * 0x1000));
+            assert_eq!(
+                walk(root, GuestPhys::new(page)),
+                Some(0x10_0000 + i as u64 * 0x1000)
+            );
         }
         for page in [0x2000u64, 0x20_1000, 0x8000_0000] {
             assert_eq!(walk(root, GuestPhys::new(page)), None);
@@ -116,7 +126,11 @@ mod tests {
         let mut left = 2;
         let mut few = || {
             left -= 1;
-            if left < 0 { Err("none left") } else { frame().map_err(|()| "") }
+            if left < 0 {
+                Err("none left")
+            } else {
+                frame().map_err(|()| "")
+            }
         };
         let guest = GuestPhys::new(0x5000);
         // SAFETY: tables of this test.

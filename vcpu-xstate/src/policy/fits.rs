@@ -71,7 +71,7 @@ impl fmt::Display for Misfit {
             Self::Component(component) => {
                 write!(
                     f,
-                    "{component} (CPUID 0xD.{}) left out here",
+                    "{component} (CPUID 0xD.{}) not offered here",
                     component.get()
                 )
             }
@@ -105,6 +105,17 @@ impl CpuPolicy {
     /// # Errors
     /// The first thing that stands against it.
     pub fn fits(&self, host: &Self) -> Result<(), Misfit> {
+        // State before features: what a guest cannot do without is named first.
+        let missing = self.xstate.mask.difference(host.xstate.mask);
+        if let Some(component) = missing.iter().next() {
+            return Err(Misfit::Component(component));
+        }
+        if let Some(difference) = host
+            .geometry
+            .first_difference(&self.geometry, self.xstate.mask)
+        {
+            return Err(Misfit::Layout(difference));
+        }
         let inverse = TABLE.iter().filter(|f| f.rule == Rule::Inverse);
         let asked = inverse
             .clone()
@@ -120,16 +131,6 @@ impl CpuPolicy {
         let mut worse = inverse.filter(|f| host.has(f.bit()) && !self.has(f.bit()));
         if let Some(feature) = worse.next() {
             return Err(Misfit::Inverse(feature));
-        }
-        let missing = self.xstate.mask.difference(host.xstate.mask);
-        if let Some(component) = missing.iter().next() {
-            return Err(Misfit::Component(component));
-        }
-        if let Some(difference) = host
-            .geometry
-            .first_difference(&self.geometry, self.xstate.mask)
-        {
-            return Err(Misfit::Layout(difference));
         }
         self.numbers_fit(host)
     }

@@ -95,7 +95,11 @@ impl Backend for SvmVcpu {
         let (asid, stale) = cpu.asid(&mut self.asid);
         let control = &mut self.vmcb.control;
         control.asid = asid;
-        control.tlb_control = if self.flush || stale { TLB_FLUSH_ALL } else { 0 };
+        control.tlb_control = if self.flush || stale {
+            TLB_FLUSH_ALL
+        } else {
+            0
+        };
         control.clean = 0;
         self.flush = false;
         self.vmcb.save.rax = gprs.0[gpr::RAX];
@@ -114,7 +118,10 @@ impl Backend for SvmVcpu {
         gprs.0[gpr::RSP] = self.vmcb.save.rsp;
         let control = &mut self.vmcb.control;
         control.event_injection = 0;
-        (exit::decode(control), exit::interrupted(control.exit_int_info))
+        (
+            exit::decode(control),
+            exit::interrupted(control.exit_int_info),
+        )
     }
 
     fn read(&self, register: Register) -> u64 {
@@ -258,7 +265,10 @@ fn zeroed_vmcb() -> Result<Box<Vmcb>, OutOfMemory> {
     pages.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
     // SAFETY: every field of a Vmcb is an integer, for which zero is a value.
     pages.push(unsafe { core::mem::zeroed() });
-    let page: Box<[Vmcb; 1]> = pages.into_boxed_slice().try_into().map_err(|_| OutOfMemory)?;
+    let page: Box<[Vmcb; 1]> = pages
+        .into_boxed_slice()
+        .try_into()
+        .map_err(|_| OutOfMemory)?;
     let page = Box::into_raw(page).cast::<Vmcb>();
     // SAFETY: a [Vmcb; 1] has the layout of a Vmcb, and the box was given up.
     Ok(unsafe { Box::from_raw(page) })

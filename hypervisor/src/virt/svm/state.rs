@@ -74,8 +74,7 @@ pub fn export(vmcb: &Vmcb, record: &mut VcpuRegisters) {
     record.ss = neutral(save.ss);
     // On SVM the CPL is a field of its own, and SS.DPL may differ where SS is
     // null; the record's CPL is SS's DPL.
-    record.ss.attributes =
-        (record.ss.attributes & !attributes::DPL) | u32::from(save.cpl & 3) << 5;
+    record.ss.attributes = (record.ss.attributes & !attributes::DPL) | u32::from(save.cpl & 3) << 5;
     record.ds = neutral(save.ds);
     record.fs = neutral(save.fs);
     record.gs = neutral(save.gs);

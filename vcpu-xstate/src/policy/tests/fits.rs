@@ -14,15 +14,15 @@ fn the_first_thing_that_the_host_lacks_is_named() {
     no_pku.word(Word::L7Ecx, 0);
     assert_eq!(
         refusal(&skylake(), "host", &no_pku),
-        "pku (CPUID 7.0:ECX[3]) missing here"
+        "pkru (CPUID 0xD.9) not offered here"
     );
     assert_eq!(
-        refusal(&qemu_max(), "host:mpx=0", &epyc_rome()),
+        refusal(&qemu_max(), "host:mpx=0,pku=0", &epyc_rome()),
         "umip (CPUID 7.0:ECX[2]) missing here"
     );
     assert_eq!(
         refusal(&skylake(), "host", &apx()),
-        "mpx (CPUID 7.0:EBX[14]) missing here"
+        "bndregs (CPUID 0xD.3) not offered here"
     );
 }
 

@@ -247,7 +247,7 @@ fn supervisor_components_count_under_xss() {
     }
     assert_eq!(
         policy.fits(&host).unwrap_err().to_string(),
-        "cet-ss (CPUID 7.0:ECX[7]) missing here"
+        "cet_u (CPUID 0xD.11) not offered here"
     );
     // Without XSAVES there is no IA32_XSS for them.
     let without = policy.with_config("host:xsaves=0").unwrap();

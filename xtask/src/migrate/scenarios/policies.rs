@@ -9,8 +9,9 @@ use crate::migrate::decode::{self, IMAGE_START};
 use crate::migrate::relay::Side;
 use crate::migrate::rig::{Guest, Rig};
 
-/// A policy with x87 and SSE alone.
-pub const SSE_ONLY: &str = "policy=host:avx=0,mpx=0,pku=0";
+/// A policy with x87 and SSE alone; and without the features besides that QEMU's
+/// `max` has and its `EPYC-Rome` lacks.
+pub const SSE_ONLY: &str = "policy=host:avx=0,mpx=0,pku=0,erms=0,fsrm=0,fzrm=0,fsrs=0,fsrcs=0,cmpccxadd=0,3dnow=0,3dnowext=0";
 
 const X87_AND_SSE: u64 = 3;
 
