@@ -16,6 +16,7 @@
 //! Capitalised words are messages; the others are steps of the hypervisor's own
 //! state machine, made by control calls before the message that tells of them.
 
+mod pages;
 pub mod receiver;
 pub mod settle;
 pub mod source;

@@ -1,9 +1,10 @@
 //! `send`: a domain goes out. Before COMMIT every failure means that it stays.
 
+use super::pages;
 use super::settle::{react, settle};
 use super::{SILENCE_NS, detached, peer_gave_up, silence, status, step, tell};
 use crate::error::{Code, Error};
-use crate::hypervisor::{CHUNK_BYTES, Hypervisor};
+use crate::hypervisor::Hypervisor;
 use crate::link::{MILLISECOND_NS, SECOND_NS, Wire};
 use alloc::string::String;
 use alloc::vec;
@@ -11,10 +12,7 @@ use alloc::vec::Vec;
 use migration_abi::blob::{self, latest};
 use migration_abi::handover::{Body, Role, Status, source::State};
 use migration_abi::stream::records::{MAX_OUTPUT_BYTES, RegistersRecord, XstateRecord};
-use migration_abi::stream::{
-    Console, Domain, End, Leaves, MigrationId, PAGE_BYTES, Pages, PolicyLeaf, StreamHeader,
-    ZeroPages,
-};
+use migration_abi::stream::{Console, Domain, End, Leaves, MigrationId, PolicyLeaf, StreamHeader};
 use xferry_abi::info::{DomainInfo, state};
 use xferry_abi::{DomainId, Errno, RightAction};
 
@@ -170,7 +168,7 @@ fn stream(
         RightAction::SourceAccept,
     )?;
 
-    memory(hypervisor, wire, plan, info.memory_pages, sent)?;
+    pages::memory(hypervisor, wire, plan, info.memory_pages, sent)?;
     console(hypervisor, wire, plan)?;
     for vcpu in 0..info.vcpus {
         let registers = hypervisor.registers(plan.domain, vcpu)?;
@@ -219,75 +217,6 @@ fn domain_record(
         vcpus: info.vcpus,
         tsc_khz: hypervisor.physical_info()?.tsc_khz,
         leaves: Leaves::new(&leaves),
-    };
-    wire.send(|writer, out| record.write(writer, out))
-}
-
-/// Sends all pages, ascending, those that are zero by their number alone.
-fn memory(
-    hypervisor: &mut dyn Hypervisor,
-    wire: &mut Wire<'_>,
-    plan: &Plan<'_>,
-    pages: u64,
-    sent: &mut Sent,
-) -> Result<(), Error> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    // Zero pages before `gfn` that were not told of yet.
-    let mut zeros = 0;
-    let mut gfn = 0;
-    while gfn < pages {
-        let left = pages - gfn;
-        let count = left.min((CHUNK_BYTES / PAGE_BYTES) as u64);
-        let bytes = usize::try_from(count)
-            .unwrap_or(0)
-            .saturating_mul(PAGE_BYTES);
-        let data = chunk.get_mut(..bytes).unwrap_or_default();
-        hypervisor.memory_read(plan.domain, gfn.saturating_mul(PAGE_BYTES as u64), data)?;
-        let mut rest: &[u8] = data;
-        while !rest.is_empty() {
-            let (run, zero) = run(rest);
-            let (this, next) = rest.split_at(run);
-            let run_pages = (run / PAGE_BYTES) as u64;
-            if zero {
-                zeros += run_pages;
-                sent.zero_pages += run_pages;
-            } else {
-                zero_pages(wire, gfn, &mut zeros)?;
-                let record = Pages {
-                    first_gfn: gfn,
-                    data: this,
-                };
-                wire.send(|writer, out| record.write(writer, out))?;
-                sent.data_pages += run_pages;
-            }
-            gfn += run_pages;
-            rest = next;
-        }
-        // A receiver that refuses must not be sent all the rest.
-        refusals(hypervisor, wire, plan, 0)?;
-    }
-    zero_pages(wire, gfn, &mut zeros)
-}
-
-/// How many bytes at the start of `data` are pages of one kind, and whether
-/// they are zero.
-fn run(data: &[u8]) -> (usize, bool) {
-    let zero = |page: &[u8]| page.iter().all(|byte| *byte == 0);
-    let mut pages = data.chunks(PAGE_BYTES);
-    let first = pages.next().is_some_and(zero);
-    let more = pages.take_while(|page| zero(page) == first).count();
-    ((1 + more).saturating_mul(PAGE_BYTES).min(data.len()), first)
-}
-
-/// Tells of `zeros` zero pages that end before `gfn`.
-fn zero_pages(wire: &mut Wire<'_>, gfn: u64, zeros: &mut u64) -> Result<(), Error> {
-    let count = core::mem::take(zeros);
-    if count == 0 {
-        return Ok(());
-    }
-    let record = ZeroPages {
-        first_gfn: gfn.saturating_sub(count),
-        count,
     };
     wire.send(|writer, out| record.write(writer, out))
 }
@@ -350,7 +279,7 @@ fn await_answer(
 
 /// Looks at what the receiver says, until one message of this move came or the
 /// deadline. Its refusal is an error; what it says of other moves is settled.
-fn refusals(
+pub fn refusals(
     hypervisor: &mut dyn Hypervisor,
     wire: &mut Wire<'_>,
     plan: &Plan<'_>,

@@ -64,7 +64,7 @@ impl Rig {
 
     fn settle(&mut self) -> [Result<(), Error>; 2] {
         self.cable.mend();
-        let (mut end_a, mut end_b) = (self.cable.end(0), self.cable.end(1));
+        let (end_a, end_b) = (self.cable.end(0), self.cable.end(1));
         let [a, b] = &mut self.hosts;
         let one = |host: &mut Host, mut end: End, nonce| {
             let mut wire = Wire::new(&mut end);

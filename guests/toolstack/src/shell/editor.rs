@@ -118,7 +118,7 @@ impl Editor {
         if byte < 0x20 || self.line.len() >= LINE_MAX_CHARS {
             return Key::None;
         }
-        if byte < 0x80 || byte >= 0xc0 {
+        if !(0x80..0xc0).contains(&byte) {
             self.partial_bytes = 0;
         }
         if let Some(place) = self.partial.get_mut(self.partial_bytes) {
