@@ -4,7 +4,7 @@ mod uart;
 mod wire;
 
 pub use uart::Com2;
-pub use wire::{Search, Wire};
+pub use wire::Wire;
 
 use crate::error::Error;
 

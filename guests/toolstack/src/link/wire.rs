@@ -12,7 +12,7 @@ use migration_abi::stream::{
 
 /// How the next frame is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Search {
+enum Search {
     /// It begins where the last one ended; anything else is an error.
     Strict,
     /// A message of the handover, wherever it begins: other bytes are skipped.
@@ -107,45 +107,68 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// The next frame, proved undamaged, or `None` where none came until
-    /// `deadline_ns`. A deadline of 0 asks for what is already there.
+    /// The next record of a stream, proved undamaged, or `None` where no byte
+    /// came for `silence_ns`. A long record may take longer than that.
     ///
     /// # Errors
-    /// The link failed, the user interrupted, or in [`Search::Strict`] what
-    /// came is no frame.
-    pub fn next(&mut self, search: Search, deadline_ns: u64) -> Result<Option<Frame<'_>>, Error> {
+    /// The link failed, the user interrupted, or what came is no frame.
+    pub fn record(&mut self, silence_ns: u64) -> Result<Option<Frame<'_>>, Error> {
+        let mut last = self.link.now_ns();
+        let mut seen = self.received_bytes;
+        let header = self.find(Search::Strict, |now, received| {
+            if received != seen {
+                (seen, last) = (received, now);
+            }
+            now.saturating_sub(last) > silence_ns
+        })?;
+        Ok(header.map(|header| self.frame(header)))
+    }
+
+    /// The header of the next frame, whose payload is here too; `None` where
+    /// `enough` says so, of the time and the bytes received, when nothing is left
+    /// to be read.
+    fn find(
+        &mut self,
+        search: Search,
+        mut enough: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Option<FrameHeader>, Error> {
         self.input.drain(..self.taken.min(self.input.len()));
         self.taken = 0;
         loop {
             let read = self.fill()?;
-            match self.look(search)? {
-                Some(header) => {
-                    self.taken = header.frame_len();
-                    let payload = self
-                        .input
-                        .get(FRAME_HEADER_BYTES..self.taken)
-                        .unwrap_or_default();
-                    return Ok(Some(Frame {
-                        header,
-                        payload,
-                        offset: 0,
-                    }));
-                }
-                None if read => {}
-                None if self.link.now_ns() >= deadline_ns => return Ok(None),
-                None => self.link.idle()?,
+            if let Some(header) = self.look(search)? {
+                self.taken = header.frame_len();
+                return Ok(Some(header));
+            }
+            let enough = enough(self.link.now_ns(), self.received_bytes);
+            match (read, enough) {
+                (true, _) => {}
+                (false, true) => return Ok(None),
+                (false, false) => self.link.idle()?,
             }
         }
     }
 
-    /// The next message of the handover, other bytes skipped.
+    /// The frame that was found.
+    fn frame(&self, header: FrameHeader) -> Frame<'_> {
+        let payload = self.input.get(FRAME_HEADER_BYTES..self.taken);
+        Frame {
+            header,
+            payload: payload.unwrap_or_default(),
+            offset: 0,
+        }
+    }
+
+    /// The next message of the handover, other bytes skipped, or `None` where
+    /// none came until `deadline_ns`. A deadline of 0 asks for what is here.
     ///
     /// # Errors
     /// The link failed or the user interrupted.
     pub fn message(&mut self, deadline_ns: u64) -> Result<Option<Message<'_>>, Error> {
-        let Some(frame) = self.next(Search::Messages, deadline_ns)? else {
+        let Some(header) = self.find(Search::Messages, |now, _| now >= deadline_ns)? else {
             return Ok(None);
         };
+        let frame = self.frame(header);
         // `look` has seen that it is one.
         Ok(match Record::parse(&frame)? {
             Some(Record::Handover(message)) => Some(message),

@@ -5,7 +5,7 @@ use super::settle::{ask_all, give_up_attempts, open, react, settle};
 use super::{SILENCE_NS, detached, peer_gave_up, silence, status, step, tell};
 use crate::error::{Code, Error};
 use crate::hypervisor::{Hypervisor, Policy};
-use crate::link::{MILLISECOND_NS, SECOND_NS, Search, Wire};
+use crate::link::{MILLISECOND_NS, SECOND_NS, Wire};
 use crate::report::Output;
 use alloc::string::{String, ToString};
 use migration_abi::handover::{Body, Lost, Message, Role, Status, receiver::State};
@@ -173,8 +173,7 @@ impl Build {
         ask_all(hypervisor, wire)?;
         let mut order = after_hello(self.id)?;
         loop {
-            let deadline = wire.now_ns().saturating_add(SILENCE_NS);
-            let Some(frame) = wire.next(Search::Strict, deadline)? else {
+            let Some(frame) = wire.record(SILENCE_NS)? else {
                 return Err(silence("the next record").into());
             };
             if let Some(message) = self.of_another_move(&frame)? {
