@@ -5,7 +5,7 @@ use crate::error::{Code, Error};
 use crate::hypervisor::Hypervisor;
 use crate::ids::Ids;
 use crate::link::{Link, SECOND_NS, Wire};
-use crate::migrate::{receiver, settle, source};
+use crate::migrate::{Patience, receiver, settle, source};
 use crate::report::{self, Output};
 use crate::say;
 use crate::shell::{Command, help_lines};
@@ -20,6 +20,11 @@ use xferry_abi::{DomainId, Errno};
 const HEX_LINE_BYTES: usize = 32;
 /// A line that is longer is shown in pieces.
 const CONSOLE_LINE_BYTES: usize = 4096;
+
+/// How long `send` waits for somebody to answer, unless it is told.
+const SEND_HELLO_S: u64 = 5;
+/// How long `receive` waits for somebody to send.
+const RECEIVE_HELLO_S: u64 = 20;
 
 /// A boot module that can be made a domain of.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +189,7 @@ impl Tools<'_> {
     fn send(
         &mut self,
         domain: DomainId,
-        timeout_s: u64,
+        timeout_s: Option<u64>,
         out: &mut dyn Output,
     ) -> Result<(), Error> {
         let info = self.hypervisor.domain_info(domain)?;
@@ -195,7 +200,7 @@ impl Tools<'_> {
             domain,
             id,
             boot_nonce: self.boot_nonce,
-            hello_ns: timeout_s.saturating_mul(SECOND_NS),
+            patience: Patience::new(timeout_s, SEND_HELLO_S),
             unshown: &unshown,
         };
         let mut wire = Wire::new(self.link);
@@ -219,10 +224,10 @@ impl Tools<'_> {
         Ok(())
     }
 
-    fn receive(&mut self, timeout_s: u64, out: &mut dyn Output) -> Result<(), Error> {
-        let hello_ns = timeout_s.saturating_mul(SECOND_NS);
+    fn receive(&mut self, timeout_s: Option<u64>, out: &mut dyn Output) -> Result<(), Error> {
+        let patience = Patience::new(timeout_s, RECEIVE_HELLO_S);
         let mut wire = Wire::new(self.link);
-        let came = receiver::receive(self.hypervisor, &mut wire, out, self.boot_nonce, hello_ns)?;
+        let came = receiver::receive(self.hypervisor, &mut wire, out, self.boot_nonce, patience)?;
         let does = if came.paused {
             "is here, paused"
         } else {

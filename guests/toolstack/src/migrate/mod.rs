@@ -31,8 +31,30 @@ use migration_abi::stream::{MigrationId, RecordType};
 use xferry_abi::control::RightAnswer;
 use xferry_abi::{DomainId, RightAction};
 
-/// How long the other side may be silent in the middle of a move.
-pub const SILENCE_NS: u64 = 3 * SECOND_NS;
+/// How long the other side is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Until its HELLO.
+    pub hello_ns: u64,
+    /// In the middle of a move, from the last byte.
+    pub silence_ns: u64,
+}
+
+impl Patience {
+    /// As long for everything as the user said, or else so long for HELLO.
+    #[must_use]
+    pub const fn new(timeout_s: Option<u64>, hello_s: u64) -> Self {
+        const SILENCE_S: u64 = 5;
+        let (hello_s, silence_s) = match timeout_s {
+            Some(seconds) => (seconds, seconds),
+            None => (hello_s, SILENCE_S),
+        };
+        Self {
+            hello_ns: hello_s.saturating_mul(SECOND_NS),
+            silence_ns: silence_s.saturating_mul(SECOND_NS),
+        }
+    }
+}
 
 /// The hypervisor's word on a migration.
 ///
@@ -159,11 +181,9 @@ fn tell<'t>(
 }
 
 /// Nothing came for too long.
-fn silence(waited_for: &str) -> Error {
-    let text = alloc::format!(
-        "waited {} s for {waited_for}, and nothing came",
-        SILENCE_NS / SECOND_NS
-    );
+fn silence(waited_for: &str, silence_ns: u64) -> Error {
+    let seconds = silence_ns / SECOND_NS;
+    let text = alloc::format!("waited {seconds} s for {waited_for}, and nothing came");
     Error::new(Code::ETIMEDOUT, "link-silent", text)
 }
 

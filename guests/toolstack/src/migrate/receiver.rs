@@ -2,7 +2,7 @@
 //! and runs when the source gave it up.
 
 use super::settle::{ask_all, give_up_attempts, open, react, settle};
-use super::{SILENCE_NS, detached, peer_gave_up, silence, status, step, tell};
+use super::{Patience, detached, peer_gave_up, silence, status, step, tell};
 use crate::error::{Code, Error};
 use crate::hypervisor::{Hypervisor, Policy};
 use crate::link::{MILLISECOND_NS, SECOND_NS, Wire};
@@ -51,13 +51,14 @@ pub fn receive(
     wire: &mut Wire<'_>,
     out: &mut dyn Output,
     boot_nonce: u64,
-    hello_ns: u64,
+    patience: Patience,
 ) -> Result<Received, Error> {
     give_up_attempts(hypervisor, wire, out)?;
-    let id = hello(hypervisor, wire, boot_nonce, hello_ns)?;
+    let id = hello(hypervisor, wire, boot_nonce, patience.hello_ns)?;
     let mut build = Build {
         id,
         boot_nonce,
+        silence_ns: patience.silence_ns,
         domain: None,
         name: String::new(),
         blob_bytes: 0,
@@ -158,6 +159,7 @@ enum Then {
 struct Build {
     id: MigrationId,
     boot_nonce: u64,
+    silence_ns: u64,
     domain: Option<DomainId>,
     name: String,
     blob_bytes: u64,
@@ -173,8 +175,8 @@ impl Build {
         ask_all(hypervisor, wire)?;
         let mut order = after_hello(self.id)?;
         loop {
-            let Some(frame) = wire.record(SILENCE_NS)? else {
-                return Err(silence("the next record").into());
+            let Some(frame) = wire.record(self.silence_ns)? else {
+                return Err(silence("the next record", self.silence_ns).into());
             };
             if let Some(message) = self.of_another_move(&frame)? {
                 drop(react(hypervisor, wire, &message, self.boot_nonce));
@@ -338,7 +340,7 @@ impl Build {
             let mut text = String::new();
             tell(wire, self.id, &failure.error, &mut text, Body::Refuse);
         }
-        wire.drain(DRAIN_QUIET_NS, SILENCE_NS);
+        wire.drain(DRAIN_QUIET_NS, self.silence_ns);
     }
 
     /// READY was said: the source decides.
@@ -354,9 +356,11 @@ impl Build {
         };
         let waits = "the guest is here, whole and stopped, and waits for the source's COMMIT; \
                      `reconnect` on both sides settles it";
-        match settle(hypervisor, wire, id, nonce, SILENCE_NS, decided) {
+        match settle(hypervisor, wire, id, nonce, self.silence_ns, decided) {
             Ok(Status::Receiver(state)) if state.may_run() => {}
-            Ok(Status::Receiver(State::Ready)) => return Err(silence("COMMIT").and(waits)),
+            Ok(Status::Receiver(State::Ready)) => {
+                return Err(silence("COMMIT", self.silence_ns).and(waits));
+            }
             Ok(_) => {
                 let text = "the source gave this attempt up; the guest runs on there";
                 return Err(Error::new(Code::EPROTO, "peer-aborted", text));

@@ -2,7 +2,7 @@
 
 use super::pages;
 use super::settle::{react, settle};
-use super::{SILENCE_NS, detached, peer_gave_up, silence, status, step, tell};
+use super::{Patience, detached, peer_gave_up, silence, status, step, tell};
 use crate::error::{Code, Error};
 use crate::hypervisor::Hypervisor;
 use crate::link::{MILLISECOND_NS, SECOND_NS, Wire};
@@ -42,8 +42,8 @@ pub struct Plan<'a> {
     pub id: MigrationId,
     /// This host's.
     pub boot_nonce: u64,
-    /// How long to wait for the peer's HELLO.
-    pub hello_ns: u64,
+    /// How long the receiver is waited for.
+    pub patience: Patience,
     /// Output of the domain that was read from its console and shown to nobody.
     pub unshown: &'a [u8],
 }
@@ -85,7 +85,7 @@ pub fn send(
         wire,
         plan.id,
         plan.boot_nonce,
-        SILENCE_NS,
+        plan.patience.silence_ns,
         ended,
     ) {
         Ok(Status::Source(State::Done)) => {}
@@ -93,7 +93,7 @@ pub fn send(
             let text = "the receiver dropped the domain after COMMIT, before it ran there; it runs on here";
             return Err(Error::new(Code::EPROTO, "peer-aborted", text));
         }
-        Ok(_) => return Err(unconfirmed(&silence("RUNNING"))),
+        Ok(_) => return Err(unconfirmed(&silence("RUNNING", plan.patience.silence_ns))),
         Err(error) => return Err(unconfirmed(&error)),
     }
     sent.pause_ns = wire.now_ns().saturating_sub(start);
@@ -108,7 +108,7 @@ fn hello(
     wire: &mut Wire<'_>,
     plan: &Plan<'_>,
 ) -> Result<(), Error> {
-    let deadline = wire.now_ns().saturating_add(plan.hello_ns);
+    let deadline = wire.now_ns().saturating_add(plan.patience.hello_ns);
     loop {
         wire.connect(plan.id);
         wire.say(
@@ -139,7 +139,7 @@ fn hello(
         if wire.now_ns() >= deadline {
             let text = alloc::format!(
                 "nobody answered on COM2 for {} s (is `receive` running there?); nothing was changed here",
-                plan.hello_ns / SECOND_NS
+                plan.patience.hello_ns / SECOND_NS
             );
             return Err(Error::new(Code::ETIMEDOUT, "link-silent", text));
         }
@@ -264,14 +264,15 @@ fn await_answer(
     answer: Body<'static>,
     action: RightAction,
 ) -> Result<(), Error> {
-    let deadline = wire.now_ns().saturating_add(SILENCE_NS);
+    let deadline = wire.now_ns().saturating_add(plan.patience.silence_ns);
     while !refusals(hypervisor, wire, plan, deadline)?.is_some_and(|body| body == answer) {
         if wire.now_ns() >= deadline {
-            return Err(silence(if answer == Body::Accept {
+            let due = if answer == Body::Accept {
                 "ACCEPT"
             } else {
                 "READY"
-            }));
+            };
+            return Err(silence(due, plan.patience.silence_ns));
         }
     }
     step(hypervisor, wire, plan.id, action, 0).map(drop)

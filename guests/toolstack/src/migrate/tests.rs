@@ -1,5 +1,6 @@
 //! Moves between two hosts in memory: whole, refused, and cut at every message.
 
+use super::Patience;
 use super::receiver::{Received, receive};
 use super::settle::{open, reconnect};
 use super::source::{Plan, Sent, send};
@@ -44,7 +45,7 @@ impl Rig {
             domain: DomainId(domain),
             id,
             boot_nonce: 1,
-            hello_ns: 5 * SECOND_NS,
+            patience: Patience::new(None, 5),
             unshown: b"half a line, ",
         };
         let [a, b] = &mut self.hosts;
@@ -56,7 +57,13 @@ impl Rig {
             });
             let taker = scope.spawn(move || {
                 let mut wire = Wire::new(&mut end_b);
-                receive(b, &mut wire, &mut Lines::default(), 2, 20 * SECOND_NS)
+                receive(
+                    b,
+                    &mut wire,
+                    &mut Lines::default(),
+                    2,
+                    Patience::new(None, 20),
+                )
             });
             (sender.join().unwrap(), taker.join().unwrap())
         })
@@ -269,7 +276,7 @@ fn two_that_send_are_told_so() {
         domain: DomainId(1),
         id: id(byte),
         boot_nonce: 1,
-        hello_ns: SECOND_NS,
+        patience: Patience::new(Some(1), 5),
         unshown: b"",
     };
     let runners = Runners::default();

@@ -65,13 +65,13 @@ pub enum Command<'a> {
     Send {
         /// Which.
         domain: DomainId,
-        /// How long to wait for the other side to answer.
-        timeout_s: u64,
+        /// How long to wait for the other side.
+        timeout_s: Option<u64>,
     },
     /// Takes a domain that is sent.
     Receive {
-        /// How long to wait for one.
-        timeout_s: u64,
+        /// How long to wait for the other side.
+        timeout_s: Option<u64>,
     },
     /// Settles moves that were cut off.
     Reconnect {
@@ -138,8 +138,6 @@ const HELP: &[(&str, &str)] = &[
 
 const COMMANDS: &str = "list, create, destroy, pause, unpause, policy, xstate, limit, send, receive, reconnect, console, blob, host, help, poweroff";
 const DEFAULT_MEMORY_BYTES: u64 = 4 << 20;
-const SEND_TIMEOUT_S: u64 = 5;
-const RECEIVE_TIMEOUT_S: u64 = 20;
 const RECONNECT_TIMEOUT_S: u64 = 10;
 /// An hour: longer is a slip of the finger.
 const MAX_TIMEOUT_S: u64 = 3600;
@@ -200,13 +198,13 @@ pub fn parse_command(line: &str) -> Result<Command<'_>, Error> {
         "limit" => Command::Limit(words.domain()?, size("limit", words.needed("BYTES")?)?),
         "send" => Command::Send {
             domain: words.domain()?,
-            timeout_s: words.timeout(SEND_TIMEOUT_S)?,
+            timeout_s: words.timeout()?,
         },
         "receive" => Command::Receive {
-            timeout_s: words.timeout(RECEIVE_TIMEOUT_S)?,
+            timeout_s: words.timeout()?,
         },
         "reconnect" => Command::Reconnect {
-            timeout_s: words.timeout(RECONNECT_TIMEOUT_S)?,
+            timeout_s: words.timeout()?.unwrap_or(RECONNECT_TIMEOUT_S),
         },
         "console" => {
             let domain = words.domain()?;
@@ -325,9 +323,9 @@ impl<'a> Words<'a> {
         })
     }
 
-    fn timeout(&mut self, default_s: u64) -> Result<u64, Error> {
+    fn timeout(&mut self) -> Result<Option<u64>, Error> {
         let Some(word) = self.next() else {
-            return Ok(default_s);
+            return Ok(None);
         };
         let value = word
             .strip_prefix("timeout=")
@@ -336,7 +334,7 @@ impl<'a> Words<'a> {
             .parse()
             .ok()
             .filter(|s| (1..=MAX_TIMEOUT_S).contains(s));
-        seconds.ok_or_else(|| {
+        seconds.map(Some).ok_or_else(|| {
             let allowed = format_args!("1 to {MAX_TIMEOUT_S} seconds");
             Error::rule("timeout", format_args!("{value:?}"), allowed)
         })

@@ -92,16 +92,11 @@ fn the_short_commands() {
             "send 3",
             C::Send {
                 domain: id,
-                timeout_s: SEND_TIMEOUT_S,
+                timeout_s: None,
             },
         ),
-        (
-            "receive",
-            C::Receive {
-                timeout_s: RECEIVE_TIMEOUT_S,
-            },
-        ),
-        ("receive timeout=2", C::Receive { timeout_s: 2 }),
+        ("receive", C::Receive { timeout_s: None }),
+        ("receive timeout=2", C::Receive { timeout_s: Some(2) }),
         (
             "reconnect",
             C::Reconnect {
