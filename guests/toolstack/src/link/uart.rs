@@ -22,6 +22,9 @@ const STUCK_NS: u64 = 5 * SECOND_NS;
 /// longer gives the processor away.
 const SPIN_NS: u64 = 2 * MILLISECOND_NS;
 
+/// Between two looks that found nothing.
+const BREATH_NS: u64 = 20_000;
+
 /// Ctrl-C.
 const INTERRUPT: u8 = 3;
 
@@ -147,6 +150,10 @@ impl Link for Com2 {
     }
 
     fn idle(&mut self) -> Result<(), Error> {
+        // Each look at the device takes a lock that an emulator needs to put
+        // the next bytes there.
+        let start = clock::now_ns();
+        while clock::now_ns().saturating_sub(start) < BREATH_NS {}
         if clock::now_ns().saturating_sub(self.last_byte_ns) > SPIN_NS {
             self.pause()?;
         }
