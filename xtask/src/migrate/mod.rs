@@ -7,6 +7,7 @@ mod relay;
 pub mod report;
 pub mod rig;
 mod scenarios;
+mod stage;
 mod tamper;
 mod torture;
 
@@ -19,8 +20,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub use relay::Side;
 use scenarios::{Scenario, all};
 
-use self::report::{Measured, Outcome, Verdict};
-use self::rig::Rig;
+use self::report::{Outcome, Verdict};
+use self::stage::{Failure, Stage};
 use crate::qemu::MachineSpec;
 use crate::workspace::Workspace;
 
@@ -57,22 +58,42 @@ pub fn play(workspace: &Workspace, image: &Path, options: &Options) -> Result<Ve
     )?);
     progress.enable_steady_tick(Duration::from_millis(200));
 
+    let mut stage = Stage::new(workspace, image, options.keep_logs);
     let mut outcomes = Vec::new();
     for scenario in chosen {
         progress.set_message(scenario.name);
         let start = Instant::now();
-        let outcome = play_one(workspace, image, options, scenario, &progress)?;
-        let line = format!(
-            "{:<16} {:?} in {:.1} s",
-            outcome.name,
-            outcome.verdict,
-            start.elapsed().as_secs_f32()
+        let (from, to) = scenario.machines(&options.from, options.to.as_ref());
+        let mut outcome = Outcome::new(scenario.name, &from, &to);
+        match stage.play(scenario, &from, &to) {
+            Ok((detail, measured)) => outcome.end(Verdict::Pass, detail, measured),
+            Err(Failure {
+                error,
+                measured,
+                words,
+            }) => match error.downcast_ref::<CannotPlay>() {
+                Some(CannotPlay(why)) => outcome.end(Verdict::Skip, why.clone(), measured),
+                None => {
+                    tell(&progress, &format!("{}: {error:#}\n{words}", scenario.name));
+                    outcome.end(Verdict::Fail, format!("{error:#}"), measured);
+                }
+            },
+        }
+        let seconds = start.elapsed().as_secs_f32();
+        tell(
+            &progress,
+            &format!(
+                "{:<16} {:?} in {seconds:.1} s",
+                outcome.name, outcome.verdict
+            ),
         );
-        tell(&progress, &line);
         progress.inc(1);
         outcomes.push(outcome);
     }
     progress.finish_and_clear();
+    if options.keep_logs {
+        eprintln!("logs: {}", workspace.short(&stage.logs()));
+    }
     Ok(outcomes)
 }
 
@@ -104,83 +125,6 @@ fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
                 })
         })
         .collect()
-}
-
-fn play_one(
-    workspace: &Workspace,
-    image: &Path,
-    options: &Options,
-    scenario: &Scenario,
-    progress: &ProgressBar,
-) -> Result<Outcome> {
-    let (from, to) = scenario.machines(&options.from, options.to.as_ref());
-    let logs = workspace
-        .logs()
-        .join(format!("migrate-test-{}", std::process::id()))
-        .join(scenario.name);
-    let outcome = |verdict, detail: String| Outcome {
-        name: scenario.name.to_owned(),
-        from: from.to_string(),
-        to: to.to_string(),
-        verdict,
-        detail,
-        stream_bytes: 0,
-        blob_bytes: 0,
-        pause_ms: 0,
-    };
-    let fail = |error: &anyhow::Error, words: &str, measured: Measured| {
-        tell(
-            progress,
-            &format!(
-                "{}: {error:#}\n{words}--- logs: {}",
-                scenario.name,
-                workspace.short(&logs)
-            ),
-        );
-        outcome(Verdict::Fail, format!("{error:#}")).measured(measured)
-    };
-
-    let mut rig = match Rig::boot([&from, &to], [image, image], &logs) {
-        Ok(rig) => rig,
-        Err(error) => return Ok(fail(&error, &tails(&logs), Measured::default())),
-    };
-    match (scenario.play)(&mut rig) {
-        Ok(detail) => {
-            let outcome = outcome(Verdict::Pass, detail).measured(rig.measured());
-            drop(rig);
-            if options.keep_logs {
-                tell(progress, &format!("logs: {}", workspace.short(&logs)));
-            } else {
-                std::fs::remove_dir_all(&logs)?;
-                // The directory of this run is removed with its last scenario.
-                if let Some(run) = logs.parent() {
-                    let _ = std::fs::remove_dir(run);
-                }
-            }
-            Ok(outcome)
-        }
-        Err(error) => Ok(match error.downcast_ref::<CannotPlay>() {
-            Some(CannotPlay(why)) => outcome(Verdict::Skip, why.clone()),
-            None => fail(&error, &rig.last_words(), rig.measured()),
-        }),
-    }
-}
-
-/// The last lines of whatever logs there are, for a pair that never booted.
-fn tails(logs: &Path) -> String {
-    let mut text = String::new();
-    for name in ["A-console.log", "A-qemu.log", "B-console.log", "B-qemu.log"] {
-        let said = std::fs::read(logs.join(name)).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        let lines: Vec<&str> = said.lines().collect();
-        if !lines.is_empty() {
-            text.push_str(&format!(
-                "--- {name}:\n{}\n",
-                lines[lines.len().saturating_sub(25)..].join("\n")
-            ));
-        }
-    }
-    text
 }
 
 /// Why a scenario cannot be played on these machines.

@@ -13,6 +13,9 @@ use migration_abi::stream::RecordType;
 
 use super::frames::{self, Piece, Splitter};
 
+/// How long bytes are left to gather.
+const HANDFUL: Duration = Duration::from_micros(300);
+
 /// One of the two machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -167,6 +170,9 @@ fn carry(side: Side, mut source: UnixStream, mut sink: UnixStream, shared: &Mute
         if sink.write_all(&carried).is_err() {
             return;
         }
+        // An emulated port writes byte by byte. Taking them in handfuls leaves
+        // the processors to the machines.
+        std::thread::sleep(HANDFUL);
     }
 }
 

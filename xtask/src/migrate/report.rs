@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::qemu::MachineSpec;
+
 /// How a scenario ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,15 +61,27 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The same with what was measured.
-    #[must_use]
-    pub fn measured(self, measured: Measured) -> Self {
+    /// Of a scenario that was not played yet.
+    pub fn new(name: &str, from: &MachineSpec, to: &MachineSpec) -> Self {
         Self {
-            stream_bytes: measured.stream_bytes,
-            blob_bytes: measured.blob_bytes,
-            pause_ms: u64::try_from(measured.pause.as_millis()).unwrap_or(u64::MAX),
-            ..self
+            name: name.to_owned(),
+            from: from.to_string(),
+            to: to.to_string(),
+            verdict: Verdict::Skip,
+            detail: String::new(),
+            stream_bytes: 0,
+            blob_bytes: 0,
+            pause_ms: 0,
         }
+    }
+
+    /// Says how it ended.
+    pub fn end(&mut self, verdict: Verdict, detail: String, measured: Measured) {
+        self.verdict = verdict;
+        self.detail = detail;
+        self.stream_bytes = measured.stream_bytes;
+        self.blob_bytes = measured.blob_bytes;
+        self.pause_ms = u64::try_from(measured.pause.as_millis()).unwrap_or(u64::MAX);
     }
 }
 
@@ -135,21 +149,16 @@ mod tests {
     use super::*;
 
     fn outcome() -> Outcome {
-        Outcome {
-            name: "canonical".into(),
-            from: "qemu".into(),
-            to: "qemu".into(),
-            verdict: Verdict::Pass,
-            detail: "equal".into(),
-            stream_bytes: 0,
-            blob_bytes: 0,
-            pause_ms: 0,
-        }
-        .measured(Measured {
+        let qemu = MachineSpec::default();
+        let mut outcome = Outcome::new("canonical", &qemu, &qemu);
+        let pause = Duration::from_micros(12_900);
+        let measured = Measured {
             stream_bytes: 5000,
             blob_bytes: 1164,
-            pause: Duration::from_micros(12_900),
-        })
+            pause,
+        };
+        outcome.end(Verdict::Pass, "equal".into(), measured);
+        outcome
     }
 
     #[test]

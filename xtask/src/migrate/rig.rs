@@ -17,6 +17,8 @@ use crate::shell::{Refusal, Shell};
 const BOOT: Duration = Duration::from_secs(60);
 const MOVE: Duration = Duration::from_secs(60);
 const PROGRESS: Duration = Duration::from_secs(30);
+/// Number of the toolstack's own domain.
+const TOOLSTACK: u32 = 0;
 /// How many seconds the two sides of a move wait for each other's answers.
 const PATIENCE: u32 = 20;
 /// How often a guest's console is looked at while something is awaited.
@@ -29,6 +31,8 @@ pub struct Rig {
     /// The wire.
     pub relay: Relay,
     measured: Measured,
+    /// Bytes and blobs on the wire before the scenario began.
+    before: (u64, usize),
 }
 
 /// A torture guest, and all that it said.
@@ -72,6 +76,7 @@ impl Rig {
             b,
             relay,
             measured: Measured::default(),
+            before: (0, 0),
         };
         for side in [Side::A, Side::B] {
             rig.shell(side).ready(BOOT)?;
@@ -93,16 +98,32 @@ impl Rig {
         Shell::new(machine.name(), machine.console())
     }
 
-    /// What was measured so far.
+    /// Makes the machines as they were when they had booted, and measures anew.
+    pub fn begin(&mut self) -> Result<()> {
+        self.relay.mend();
+        for side in [Side::A, Side::B] {
+            for row in self.shell(side).run("list")? {
+                let id = row
+                    .split_whitespace()
+                    .next()
+                    .and_then(|word| word.parse::<u32>().ok());
+                if let Some(id) = id.filter(|id| *id != TOOLSTACK) {
+                    self.shell(side).run(&format!("destroy {id}"))?;
+                }
+            }
+        }
+        self.measured = Measured::default();
+        self.before = (self.relay.bytes(), self.relay.blobs().len());
+        Ok(())
+    }
+
+    /// What was measured since the beginning of the scenario.
     pub fn measured(&self) -> Measured {
-        let blob_bytes = self
-            .relay
-            .blobs()
-            .last()
-            .map_or(0, |blob| blob.len() as u64);
+        let (bytes, blobs) = self.before;
+        let blobs = self.relay.blobs().split_off(blobs);
         Measured {
-            stream_bytes: self.relay.bytes(),
-            blob_bytes,
+            stream_bytes: self.relay.bytes() - bytes,
+            blob_bytes: blobs.last().map_or(0, |blob| blob.len() as u64),
             ..self.measured
         }
     }
@@ -325,12 +346,12 @@ impl Rig {
     }
 
     /// The last lines of both consoles, and what the emulators said.
-    pub fn last_words(&self) -> String {
+    pub fn last_words(&self, lines: usize) -> String {
         let mut text = String::new();
         for machine in [&self.a, &self.b] {
             let (name, tail, messages) = (
                 machine.name(),
-                machine.console().tail(25),
+                machine.console().tail(lines),
                 machine.messages(),
             );
             text.push_str(&format!(

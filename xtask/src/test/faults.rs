@@ -43,7 +43,10 @@ pub fn play(workspace: &Workspace) -> Result<Tally> {
             }
             Err(error) => {
                 tally = tally.and(Tally::FAIL);
-                eprintln!("import-fault={component}: {error:#}\n{}", rig.last_words());
+                eprintln!(
+                    "import-fault={component}: {error:#}\n{}",
+                    rig.last_words(25)
+                );
                 eprintln!("--- logs: {}", workspace.short(&logs));
             }
         }

@@ -17,7 +17,11 @@ const TOO_NARROW: &str = "host:avx=0,mpx=0,pku=0";
 const NARROW_MASK: u64 = 7;
 
 pub fn play(rig: &mut Rig) -> Result<String> {
-    let mut guest = rig.create(Side::A, 17, &format!("policy={NARROW} cpuid=follows-policy"))?;
+    let mut guest = rig.create(
+        Side::A,
+        17,
+        &format!("policy={NARROW} cpuid=follows-policy"),
+    )?;
     rig.progress(&mut guest, 2)?;
     let narrow = look(rig, &guest)?;
     ensure!(
