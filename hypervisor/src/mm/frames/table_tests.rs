@@ -164,3 +164,18 @@ proptest! {
         }
     }
 }
+
+/// A domain of 16384 pages took four seconds to build: the hint stood at a
+/// frame that was taken, and every search began there.
+#[test]
+fn single_frames_are_not_searched_for_from_the_start_each_time() {
+    let memory = range(0, 0x100_0000);
+    let mut storage = vec![0; FrameTable::storage_bytes([memory].into_iter()) as usize];
+    let mut table = FrameTable::new(&mut storage, [memory].into_iter());
+    table.claim(range(0x10_0000, 0x20_0000), Owner::IMAGE);
+    for expected in 0x200..0x300 {
+        let frame = table.allocate(Owner::HEAP, 1, 1).unwrap();
+        assert_eq!(frame.page_number(), expected);
+        assert_eq!(table.lowest_free as u64, expected + 1);
+    }
+}
