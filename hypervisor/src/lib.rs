@@ -21,6 +21,8 @@ pub mod log;
 pub mod migrate;
 pub mod mm;
 pub mod sched;
+#[cfg(test)]
+mod testing;
 pub mod vcpu;
 pub mod virt;
 

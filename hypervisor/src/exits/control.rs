@@ -1,5 +1,9 @@
 //! Writes of CR0, CR4 and CR8: the verdicts are `cr`'s.
 
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;
+
 use super::cr::{self, Allowed, Change, Control, CrError};
 use super::decode::{Kind, LmswSource};
 use super::walk::{Access, Fault, walk};

@@ -1,5 +1,9 @@
 //! CPUID, RDMSR, WRMSR, XSETBV, HLT, INVD and WBINVD.
 
+#[cfg(test)]
+#[path = "instructions_tests.rs"]
+mod tests;
+
 use super::msr::{self, MsrRegister, Offered, ReadVerdict, WriteVerdict};
 use super::{Handled, Next, Running, control, cr};
 use crate::cpu::tsc;

@@ -1,11 +1,15 @@
 //! IN, OUT, INS and OUTS: ports of the domain's own 16550, and of nothing else.
 
+#[cfg(test)]
+#[path = "ports_tests.rs"]
+mod tests;
+
 use super::decode::{StringIo, Width, decode_string_io};
 use super::fetch;
 use super::walk::{Access, Fault, Paging, walk};
 use super::{Handled, Next, Running, io};
 use crate::mm::addr::GuestPhys;
-use crate::vcpu::live;
+use crate::vcpu::{live, rflags};
 use crate::virt::{Backend, IoExit, Register, SegmentName, gpr};
 use xferry_abi::info::crash;
 
@@ -78,6 +82,11 @@ fn string(running: &mut Running<'_>, exit: &IoExit, width: Width) -> Handled {
             return running.done(exit.next_rip);
         }
         merge(&mut gprs[gpr::RCX], count - 1, operands.address_bits);
+        // A single step is one element; after the last the instruction is done.
+        if flags & rflags::TF != 0 && count > 1 {
+            running.vcpu.trap_step()?;
+            return Ok(Next::Resume);
+        }
     }
     // RIP stays: the rest is done when it comes back.
     Ok(Next::Resume)

@@ -12,7 +12,7 @@ pub mod state;
 use crate::exits::{Next, Running};
 use crate::mm::addr::GuestPhys;
 use crate::vcpu::clock;
-use crate::virt::gpr;
+use crate::virt::{Backend, gpr};
 use refusal::{Refusal, call};
 use xferry_abi::info::state as domain_state;
 use xferry_abi::{CALLS_VERSION, Call, ClockPage, ConsoleDirection, Event, ShutdownReason};
@@ -34,6 +34,8 @@ pub fn serve(running: &mut Running<'_>) -> Next {
     let [number, first, second, third] =
         [gpr::RAX, gpr::RDI, gpr::RSI, gpr::RDX].map(|r| running.vcpu.gprs.0[r]);
     let result = match Call::from_number(number) {
+        // As on Xen, calls are the guest kernel's to make.
+        _ if running.vcpu.backend.cpl() != 0 => Err(call::permission()),
         Some(Call::Version) => value(u64::from(CALLS_VERSION)),
         Some(Call::Console) => console(running, first, second, third),
         Some(Call::ClockPage) => clock_page(running, first),

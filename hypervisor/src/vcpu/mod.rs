@@ -137,11 +137,19 @@ impl Vcpu {
             self.backend.write(Register::Rflags, flags & !rflags::RF);
         }
         if flags & rflags::TF != 0 {
-            let dr6 = self.backend.read(Register::Dr6);
-            self.backend.write(Register::Dr6, dr6 | DR6_BS);
-            self.events.raise(Event::exception(1, None))?;
+            self.trap_step()?;
         }
         Ok(())
+    }
+
+    /// A single step has ended: #DB, with DR6.BS.
+    ///
+    /// # Errors
+    /// The trap makes a triple fault.
+    pub fn trap_step(&mut self) -> Result<(), TripleFault> {
+        let dr6 = self.backend.read(Register::Dr6);
+        self.backend.write(Register::Dr6, dr6 | DR6_BS);
+        self.events.raise(Event::exception(1, None))
     }
 
     /// A general-purpose register; RAX where `number` is none.

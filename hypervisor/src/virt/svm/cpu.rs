@@ -78,6 +78,16 @@ pub fn enable(number: u32) -> Result<SvmCpu, SvmError> {
 }
 
 impl SvmCpu {
+    /// A CPU that never enters a guest.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self {
+            number: 0,
+            host: super::zeroed_vmcb().unwrap(),
+            asids: Asids::new(16),
+        }
+    }
+
     /// Where this CPU's VMSAVE state lies.
     #[cfg_attr(not(target_os = "none"), allow(dead_code))] // VMRUN is not run there
     pub(super) fn host_state(&self) -> HostPhys {
