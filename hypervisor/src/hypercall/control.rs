@@ -1,5 +1,9 @@
 //! The control call: what the toolstack asks, checked and handed on.
 
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;
+
 use super::refusal::{Refusal, Text, call};
 use super::{create, right, state};
 use crate::domain::Domain;

@@ -20,7 +20,7 @@ use core::sync::atomic::AtomicU64;
 use migration_abi::stream::MigrationId;
 use spin::mutex::SpinMutex;
 use vcpu_xstate::policy::CpuPolicy;
-use xferry_abi::info::{CREATE_INCOMING, CreateParameters, MAX_VCPUS};
+use xferry_abi::info::{CREATE_INCOMING, CREATE_STAYS_PAUSED, CreateParameters, MAX_VCPUS};
 use xferry_abi::{DomainId, Errno, Reason};
 
 /// Makes the domain that the toolstack describes; returns its number.
@@ -34,7 +34,7 @@ pub fn create(parameters: &CreateParameters) -> Result<u64, Refusal> {
     }
     let migration = match parameters.flags {
         0 if parameters.migration_id == [0; 16] => None,
-        CREATE_INCOMING => Some(
+        flags if flags & !CREATE_STAYS_PAUSED == CREATE_INCOMING => Some(
             MigrationId::new(parameters.migration_id)
                 .ok_or_else(|| call::argument("migration id, which is zero", 0, u64::MAX))?,
         ),
@@ -42,7 +42,7 @@ pub fn create(parameters: &CreateParameters) -> Result<u64, Refusal> {
             return Err(call::argument(
                 "flags (a migration id goes with incoming alone)",
                 u64::from(other),
-                u64::from(CREATE_INCOMING),
+                u64::from(CREATE_INCOMING | CREATE_STAYS_PAUSED),
             ));
         }
     };
@@ -96,6 +96,7 @@ pub fn build(id: DomainId, parameters: &CreateParameters) -> Result<Arc<Domain>,
         vcpus,
         memory,
         status: Status::paused(parameters.flags & CREATE_INCOMING == 0),
+        stays_paused: parameters.flags & CREATE_STAYS_PAUSED != 0,
         shared: SpinMutex::new(Shared { policy, clock }),
         xstate_memory: SpinMutex::new(xstate_memory),
         console: SpinMutex::new(Uart::new()),

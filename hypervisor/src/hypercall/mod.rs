@@ -9,6 +9,10 @@ pub mod refusal;
 pub mod right;
 pub mod state;
 
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;
+
 use crate::exits::{Next, Running};
 use crate::mm::addr::GuestPhys;
 use crate::vcpu::clock;

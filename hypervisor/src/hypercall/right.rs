@@ -1,6 +1,10 @@
 //! The right to run: the handover's events, their steps, and what they do to
 //! the domain.
 
+#[cfg(test)]
+#[path = "right_tests.rs"]
+mod tests;
+
 use super::control::settle;
 use super::create::remove;
 use super::refusal::{Refusal, call};
@@ -126,8 +130,9 @@ fn carry_out(domain: DomainId, status: Status, action: Action) -> Option<Arc<Dom
         Effect::Run => {
             domain.status.set_frozen(false);
             // At the source it is again what it was before, running or paused
-            // by the toolstack; at the receiver it was made paused, and runs.
-            if matches!(status, Status::Receiver(_)) {
+            // by the toolstack; at the receiver it was made paused, and runs unless
+            // it was sent so.
+            if matches!(status, Status::Receiver(_)) && !domain.stays_paused {
                 domain.status.set_paused(false);
             }
             domain.status.set_may_run(true);
