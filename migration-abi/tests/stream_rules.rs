@@ -42,7 +42,7 @@ fn every_rule_by_name() {
         (T::Domain, 80, 3, Rule::RecordLength),
         (T::Domain, 80, 0, Rule::DomainLeaves),
         (T::Domain, 81, 1, Rule::DomainLeaves),
-        (T::Domain, 84, 1, Rule::RecordReserved),
+        (T::Domain, 84, 2, Rule::RecordReserved),
         (T::Pages, 0, 68, Rule::PagesOrder),
         (T::Pages, 6, 1, Rule::PagesRange),
         (T::Pages, 8, 2, Rule::RecordLength),

@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use migration_abi::stream::MigrationId;
 use xferry_abi::info::state;
-use xferry_abi::{DomainId, Errno};
+use xferry_abi::{DomainId, Errno, RightAction};
 
 /// Bytes of a blob on one line.
 const HEX_LINE_BYTES: usize = 32;
@@ -99,6 +99,7 @@ impl Tools<'_> {
                 let mut wire = Wire::new(self.link);
                 settle::reconnect(self.hypervisor, &mut wire, out, self.boot_nonce, limit_ns)?;
             }
+            Command::Decide(id, action) => self.decide(id, action, out)?,
             Command::Console(id, input) => self.console(id, input, out)?,
             Command::Blob(id) => self.blob(id, out)?,
         }
@@ -207,11 +208,12 @@ impl Tools<'_> {
         let sent = source::send(self.hypervisor, &mut wire, &plan)?;
         self.unshown.remove(&domain.0);
         let name = name_text(&info.name);
-        say!(
-            out,
-            "domain {} ({name}) runs on the other host; migration {id}",
-            domain.0
-        );
+        let does = if info.state == state::PAUSED {
+            "is on the other host, paused"
+        } else {
+            "runs on the other host"
+        };
+        say!(out, "domain {} ({name}) {does}; migration {id}", domain.0);
         let (data, zero) = (sent.data_pages, sent.zero_pages);
         say!(
             out,
@@ -221,6 +223,33 @@ impl Tools<'_> {
         say!(out, "blob    {} bytes", sent.blob_bytes);
         let tenths = sent.pause_ns / 100_000;
         say!(out, "paused  {}.{} ms", tenths / 10, tenths % 10);
+        Ok(())
+    }
+
+    /// What an operator says of a move whose other side is dead for ever.
+    fn decide(
+        &mut self,
+        domain: DomainId,
+        action: RightAction,
+        out: &mut dyn Output,
+    ) -> Result<(), Error> {
+        let info = self.hypervisor.domain_info(domain)?;
+        if info.migration == 0 {
+            let seen = "a domain that is part of no move";
+            return Err(Error::rule("domain-not-moving", seen, "one that is"));
+        }
+        self.hypervisor
+            .right(domain, action, 0, &info.migration_id)?;
+        let what = match action {
+            RightAction::ReceiverDiscard => "dropped",
+            _ => "may run here",
+        };
+        say!(
+            out,
+            "domain {} ({}): {what}",
+            domain.0,
+            name_text(&info.name)
+        );
         Ok(())
     }
 

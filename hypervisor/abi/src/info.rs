@@ -42,7 +42,7 @@ pub struct CreateParameters {
     pub memory_pages: u64,
     /// vCPUs, 1 to [`MAX_VCPUS`].
     pub vcpus: u32,
-    /// [`CREATE_INCOMING`] or 0.
+    /// Bits of [`CREATE_INCOMING`] and [`CREATE_STAYS_PAUSED`].
     pub flags: u32,
     /// Bytes of hypervisor memory that its vCPUs' extended state may take;
     /// 0 for enough to hold all of the policy.
@@ -53,6 +53,10 @@ pub struct CreateParameters {
 
 /// The domain arrives by migration: it is created without the right to run.
 pub const CREATE_INCOMING: u32 = 1;
+
+/// With [`CREATE_INCOMING`]: its toolstack had paused it, and it stays so when
+/// the right to run is taken.
+pub const CREATE_STAYS_PAUSED: u32 = 2;
 
 /// The most vCPUs of a domain.
 pub const MAX_VCPUS: u32 = 8;

@@ -94,6 +94,8 @@ pub struct Domain {
     pub memory: GuestMemory,
     /// Whether it may run.
     pub status: Status,
+    /// It arrives paused, and taking the right to run does not change that.
+    pub stays_paused: bool,
     /// See [`Shared`]. No other lock is taken while it is held.
     pub shared: SpinMutex<Shared>,
     /// Memory of its vCPUs' areas. Taken after a vCPU's lock, never before.

@@ -239,6 +239,7 @@ pub fn domain() -> Domain<'static> {
         xstate_deferred: 0xe0,
         vcpus: 2,
         tsc_khz: 2_600_000,
+        paused: false,
         leaves: Leaves::new(&WIRE),
     }
 }

@@ -103,6 +103,13 @@ impl Default for Com2 {
     }
 }
 
+/// Leaves the device alone for a moment: each look at it takes a lock that an
+/// emulator needs to move the next bytes.
+fn breathe() {
+    let start = clock::now_ns();
+    while clock::now_ns().saturating_sub(start) < BREATH_NS {}
+}
+
 impl Link for Com2 {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         for burst in bytes.chunks(FIFO_BYTES) {
@@ -118,6 +125,7 @@ impl Link for Com2 {
                     if waited > SPIN_NS {
                         self.pause()?;
                     }
+                    breathe();
                 }
             }
             for &byte in burst {
@@ -150,10 +158,7 @@ impl Link for Com2 {
     }
 
     fn idle(&mut self) -> Result<(), Error> {
-        // Each look at the device takes a lock that an emulator needs to put
-        // the next bytes there.
-        let start = clock::now_ns();
-        while clock::now_ns().saturating_sub(start) < BREATH_NS {}
+        breathe();
         if clock::now_ns().saturating_sub(self.last_byte_ns) > SPIN_NS {
             self.pause()?;
         }

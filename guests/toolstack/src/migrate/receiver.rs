@@ -13,7 +13,7 @@ use migration_abi::stream::{
     Domain, FRAME_HEADER_BYTES, Frame, FrameHeader, MigrationId, PAGE_BYTES, Pages, Record,
     RecordType, Sequencer, Writer,
 };
-use xferry_abi::info::{CREATE_INCOMING, CreateParameters, DomainInfo, state};
+use xferry_abi::info::{CREATE_INCOMING, CREATE_STAYS_PAUSED, CreateParameters, DomainInfo, state};
 use xferry_abi::{DomainId, RightAction};
 
 /// How long an older move may take to be settled before a new one goes on.
@@ -285,7 +285,12 @@ impl Build {
             name: domain.name,
             memory_pages: domain.memory_pages,
             vcpus: domain.vcpus,
-            flags: CREATE_INCOMING,
+            flags: CREATE_INCOMING
+                | if domain.paused {
+                    CREATE_STAYS_PAUSED
+                } else {
+                    0
+                },
             xstate_limit_bytes: 0,
             migration_id: *self.id.bytes(),
         })?;

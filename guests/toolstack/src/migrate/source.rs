@@ -200,7 +200,7 @@ fn domain_record(
     domain: DomainId,
     info: &DomainInfo,
 ) -> Result<(), Error> {
-    // Asked again: the clock stands now, and did not when `info` was taken.
+    // Asked again: the guest stands now, and has seen no later time than this.
     let clock_ns = hypervisor.domain_info(domain)?.clock_ns;
     let policy = hypervisor.policy(domain)?;
     let leaves: Vec<PolicyLeaf> = policy
@@ -216,6 +216,7 @@ fn domain_record(
         xstate_deferred: policy.deferred,
         vcpus: info.vcpus,
         tsc_khz: hypervisor.physical_info()?.tsc_khz,
+        paused: info.state == state::PAUSED,
         leaves: Leaves::new(&leaves),
     };
     wire.send(|writer, out| record.write(writer, out))

@@ -180,6 +180,19 @@ fn a_guest_that_was_paused_stays_so_when_it_is_refused() {
     assert!(rig.hosts[0].domains[&1].paused && rig.hosts[0].domains[&1].may_run);
 }
 
+/// A domain that its toolstack had paused ran when it had moved.
+#[test]
+fn a_guest_that_was_paused_arrives_paused() {
+    let mut rig = Rig::new();
+    rig.hosts[0].domains.get_mut(&1).unwrap().paused = true;
+    let (sent, received) = rig.go(1);
+    assert!(sent.is_ok());
+    assert!(received.unwrap().paused);
+    assert!(!rig.runs(0) && !rig.runs(1));
+    let arrived = rig.hosts[1].domains.values().next().unwrap();
+    assert!(arrived.paused && arrived.may_run);
+}
+
 #[test]
 fn nobody_there_is_said_by_either_side() {
     let mut rig = Rig::new();

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::policy::component;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use xferry_abi::DomainId;
+use xferry_abi::{DomainId, RightAction};
 
 /// A line, its tag taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,9 @@ pub enum Command<'a> {
         /// How long to try.
         timeout_s: u64,
     },
+    /// Says what only an operator can: what becomes of a move whose other side
+    /// is dead for ever.
+    Decide(DomainId, RightAction),
     /// Shows what a domain said, and says something to it.
     Console(DomainId, Option<&'a str>),
     /// Shows its extended-state blob.
@@ -124,6 +127,10 @@ const HELP: &[(&str, &str)] = &[
         "settles moves that were cut off, with the other host's `reconnect` or `receive`",
     ),
     (
+        "decide ID reclaim|discard|take",
+        "ends a move whose other host is dead for ever: reclaim runs the stopped copy here, take the arrived one, discard drops that; wrong if the other host lives",
+    ),
+    (
         "console ID [-- text]",
         "what a domain said since; types text and a newline to it",
     ),
@@ -136,7 +143,7 @@ const HELP: &[(&str, &str)] = &[
     ("poweroff", "switches the machine off"),
 ];
 
-const COMMANDS: &str = "list, create, destroy, pause, unpause, policy, xstate, limit, send, receive, reconnect, console, blob, host, help, poweroff";
+const COMMANDS: &str = "list, create, destroy, pause, unpause, policy, xstate, limit, send, receive, reconnect, decide, console, blob, host, help, poweroff";
 const DEFAULT_MEMORY_BYTES: u64 = 4 << 20;
 const RECONNECT_TIMEOUT_S: u64 = 10;
 /// An hour: longer is a slip of the finger.
@@ -206,6 +213,16 @@ pub fn parse_command(line: &str) -> Result<Command<'_>, Error> {
         "reconnect" => Command::Reconnect {
             timeout_s: words.timeout()?.unwrap_or(RECONNECT_TIMEOUT_S),
         },
+        "decide" => {
+            let domain = words.domain()?;
+            let action = match words.needed("reclaim, discard or take")? {
+                "reclaim" => RightAction::SourceReclaim,
+                "discard" => RightAction::ReceiverDiscard,
+                "take" => RightAction::ReceiverForceTake,
+                other => return Err(unexpected(other, "reclaim, discard or take")),
+            };
+            Command::Decide(domain, action)
+        }
         "console" => {
             let domain = words.domain()?;
             match words.next() {

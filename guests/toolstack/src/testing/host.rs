@@ -11,7 +11,9 @@ use migration_abi::handover::{Status, receiver};
 use migration_abi::registers::VcpuRegisters;
 use std::sync::{Arc, Mutex};
 use xferry_abi::error::{Errno, Failure, Reason};
-use xferry_abi::info::{CREATE_INCOMING, CreateParameters, DomainInfo, PhysicalInfo, state};
+use xferry_abi::info::{
+    CREATE_INCOMING, CREATE_STAYS_PAUSED, CreateParameters, DomainInfo, PhysicalInfo, state,
+};
 use xferry_abi::policy::PolicyHeader;
 use xferry_abi::{Buffer, Request};
 use zerocopy::{FromBytes, IntoBytes};
@@ -29,6 +31,8 @@ pub struct Domain {
     pub policy: Policy,
     pub console: Vec<u8>,
     pub paused: bool,
+    /// Taking the right to run does not change that.
+    pub stays_paused: bool,
     pub may_run: bool,
     pub migration: Option<([u8; 16], Status)>,
 }
@@ -87,6 +91,7 @@ impl Host {
                 policy: self.policy.clone(),
                 console: console_record(b"unread output\n"),
                 paused: false,
+                stays_paused: false,
                 may_run: true,
                 migration: None,
             },
@@ -127,7 +132,7 @@ impl Host {
     }
 
     fn create(&mut self, parameters: &CreateParameters) -> u64 {
-        let incoming = parameters.flags == CREATE_INCOMING;
+        let incoming = parameters.flags & CREATE_INCOMING != 0;
         let receiving = Status::Receiver(receiver::State::INITIAL);
         let domain = Domain {
             info: DomainInfo {
@@ -143,6 +148,7 @@ impl Host {
             policy: self.policy.clone(),
             console: console_record(b""),
             paused: true,
+            stays_paused: parameters.flags & CREATE_STAYS_PAUSED != 0,
             may_run: !incoming,
             migration: incoming.then_some((parameters.migration_id, receiving)),
         };

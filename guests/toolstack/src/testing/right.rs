@@ -93,7 +93,7 @@ impl Host {
                 Effect::Pause => domain.may_run = false,
                 Effect::Run => {
                     domain.may_run = true;
-                    domain.paused &= matches!(status, Status::Source(_));
+                    domain.paused &= matches!(status, Status::Source(_)) || domain.stays_paused;
                 }
                 Effect::Free => drop(self.domains.remove(&number)),
             }

@@ -196,6 +196,9 @@ pub struct Domain<'a> {
     pub vcpus: u32,
     /// Frequency of the guest's TSC.
     pub tsc_khz: u32,
+    /// It was paused by its toolstack before it was sent, and stays so where it
+    /// arrives.
+    pub paused: bool,
     /// CPUID policy, leaf 0xD and so the layouts among it.
     pub leaves: Leaves<'a>,
 }
@@ -211,8 +214,11 @@ struct WireDomain {
     vcpus: u32,
     tsc_khz: u32,
     leaf_count: u32,
-    reserved: u32,
+    flags: u32,
 }
+
+/// `flags`: the domain is paused.
+const PAUSED: u32 = 1;
 
 const _: () = assert!(size_of::<WireDomain>() == 88);
 
@@ -254,7 +260,10 @@ impl<'a> Domain<'a> {
         for (rule, offset, seen, low, high) in numbers {
             within(rule, offset, seen, low, high)?;
         }
-        zero(offset_of!(WireDomain, reserved), u64::from(wire.reserved))?;
+        zero(
+            offset_of!(WireDomain, flags),
+            u64::from(wire.flags & !PAUSED),
+        )?;
         // At most 256 leaves of 24 bytes, checked above.
         exactly(
             payload,
@@ -268,6 +277,7 @@ impl<'a> Domain<'a> {
             xstate_deferred: wire.xstate_deferred,
             vcpus: wire.vcpus,
             tsc_khz: wire.tsc_khz,
+            paused: wire.flags & PAUSED != 0,
             leaves: Leaves(rest),
         })
     }
@@ -283,7 +293,7 @@ impl<'a> Domain<'a> {
             vcpus: self.vcpus,
             tsc_khz: self.tsc_khz,
             leaf_count: u32::try_from(self.leaves.len()).unwrap_or(u32::MAX),
-            reserved: 0,
+            flags: if self.paused { PAUSED } else { 0 },
         };
         write(
             writer,
