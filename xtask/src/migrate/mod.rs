@@ -10,6 +10,7 @@ mod scenarios;
 mod stage;
 mod tamper;
 mod torture;
+mod xstate;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ use super::decode;
 use super::relay::{self, Relay, Seen, Side};
 use super::report::Measured;
 use super::torture::Ledger;
+use super::xstate::Xstate;
 use crate::image::TORTURE;
 use crate::qemu::{Instance, MachineSpec};
 use crate::shell::{Refusal, Shell};
@@ -45,24 +46,6 @@ pub struct Guest {
     pub id: u32,
     /// What it said.
     pub ledger: Ledger,
-}
-
-/// One row of `xstate`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Component {
-    /// Its name.
-    pub name: String,
-    /// Whether it is in use (or else INIT).
-    pub in_use: bool,
-}
-
-/// What `xstate` says of a guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Xstate {
-    /// Bytes of the vCPU's area.
-    pub area_bytes: u64,
-    /// The components of its policy.
-    pub components: Vec<Component>,
 }
 
 impl Rig {
@@ -246,7 +229,7 @@ impl Rig {
     /// What the shell says of a guest's extended state.
     pub fn xstate(&self, guest: &Guest) -> Result<Xstate> {
         let lines = self.shell(guest.at).run(&format!("xstate {}", guest.id))?;
-        parse_xstate(&lines).with_context(|| format!("xstate {} said {lines:?}", guest.id))
+        Xstate::parse(&lines).with_context(|| format!("xstate {} said {lines:?}", guest.id))
     }
 
     /// Moves a guest to the other machine.
@@ -365,51 +348,5 @@ impl Rig {
             }
         }
         text
-    }
-}
-
-fn parse_xstate(lines: &[String]) -> Option<Xstate> {
-    let area_bytes = lines.iter().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == "area").then(|| words.next()?.parse().ok())?
-    })?;
-    let components = lines
-        .iter()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let name = words.next()?.to_owned();
-            let rest: Vec<&str> = words.collect();
-            let in_use = rest.join(" ").contains("in use");
-            (in_use || rest.contains(&"INIT")).then_some(Component { name, in_use })
-        })
-        .collect();
-    Some(Xstate {
-        area_bytes,
-        components,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_of_components() {
-        let lines = [
-            "component owner size state",
-            "x87 cpu0 160 in use",
-            "avx memory 256 INIT",
-            "area 968 bytes",
-        ];
-        let parsed = parse_xstate(&lines.map(str::to_owned)).unwrap();
-        assert_eq!(parsed.area_bytes, 968);
-        assert_eq!(
-            parsed.components,
-            [("x87", true), ("avx", false)].map(|(name, in_use)| Component {
-                name: name.into(),
-                in_use
-            })
-        );
-        assert_eq!(parse_xstate(&["x87 cpu0 160 in use".to_owned()]), None);
     }
 }
