@@ -377,5 +377,9 @@ impl fmt::Debug for VcpuXstate {
 mod tests;
 
 #[cfg(test)]
+#[path = "resize_tests.rs"]
+mod resize_tests;
+
+#[cfg(test)]
 #[path = "world_tests.rs"]
 mod world_tests;

@@ -4,23 +4,21 @@ use super::*;
 use crate::ComponentIndex;
 use crate::XstatePolicy;
 use crate::header::COMPACTED;
-use crate::layout::MIN_IMAGE_BYTES;
 use crate::model::{Model, Xinuse};
-use crate::resize::PolicyError;
 use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, qemu_max};
 use crate::validate::validate;
 
-type Cpu = PcpuXstate<Model>;
+pub(super) type Cpu = PcpuXstate<Model>;
 
-fn set(bits: u64) -> ComponentSet {
+pub(super) fn set(bits: u64) -> ComponentSet {
     ComponentSet::from_bits_retain(bits)
 }
 
-fn policy(mask: u64) -> XstatePolicy {
+pub(super) fn policy(mask: u64) -> XstatePolicy {
     XstatePolicy::new(set(mask), ComponentSet::EMPTY)
 }
 
-fn cpu_of(host: HostXstate, number: u32) -> Cpu {
+pub(super) fn cpu_of(host: HostXstate, number: u32) -> Cpu {
     PcpuXstate::new(
         CpuId(number),
         Model::new(host.clone(), Xinuse::Tracked),
@@ -28,25 +26,25 @@ fn cpu_of(host: HostXstate, number: u32) -> Cpu {
     )
 }
 
-fn qemu() -> Cpu {
+pub(super) fn qemu() -> Cpu {
     let host = host(qemu_max(), 0x5);
     PcpuXstate::new(CpuId(0), Model::new(host.clone(), Xinuse::AlwaysOne), host)
 }
 
-fn rapids(instructions: u32) -> Cpu {
+pub(super) fn rapids(instructions: u32) -> Cpu {
     cpu_of(host(bochs_sapphire_rapids(), instructions), 0)
 }
 
-fn vcpu(tag: u64, mask: u64, cpu: &Cpu, memory: &mut TestMemory) -> VcpuXstate {
+pub(super) fn vcpu(tag: u64, mask: u64, cpu: &Cpu, memory: &mut TestMemory) -> VcpuXstate {
     VcpuXstate::new(tag, &policy(mask), cpu.host(), memory).unwrap()
 }
 
-fn model(cpu: &mut Cpu) -> &mut Model {
+pub(super) fn model(cpu: &mut Cpu) -> &mut Model {
     cpu.registers().hardware_mut()
 }
 
 /// The components, of `among`, whose registers are not INIT.
-fn not_init(cpu: &mut Cpu, among: ComponentSet) -> ComponentSet {
+pub(super) fn not_init(cpu: &mut Cpu, among: ComponentSet) -> ComponentSet {
     let init = crate::model::Registers::init();
     model(cpu).regs.differences(&init, among)
 }
@@ -359,292 +357,4 @@ fn discard_clears_the_registers_uinv_too() {
     let offered = cpu.host().offered();
     assert_eq!(not_init(&mut cpu, offered), set(0));
     cpu.load(&mut b).unwrap();
-}
-
-/// XFD armed by the hypervisor: tiles get room at their first use, and the
-/// guest never sees the arming. Linux b45f721775: no image has what XFD
-/// disables.
-#[test]
-fn tiles_get_room_at_first_use() {
-    let mut memory = TestMemory::default();
-    let mut cpu = rapids(0x1f);
-    let tiles = ComponentSet::only(ComponentIndex::TILEDATA);
-    let mut a = vcpu(1, 0x6_0207, &cpu, &mut memory);
-    a.set_xcr0(0x6_0207, 0, &mut cpu, &mut memory).unwrap();
-    assert!(
-        a.area_size_bytes() < 1100,
-        "TILECFG has room, tiles have none"
-    );
-    cpu.load(&mut a).unwrap();
-    cpu.enter(&a);
-    assert_eq!((model(&mut cpu).xfd, a.xfd()), (tiles.bits(), 0));
-    // #NM of the armed XFD, without memory first.
-    memory.fail_at = Some(memory.calls);
-    assert!(a.first_use(tiles, &mut cpu, &mut memory).is_err());
-    assert_eq!(
-        a.first_use(tiles, &mut cpu, &mut memory),
-        Ok(FirstUse::Retry)
-    );
-    cpu.load(&mut a).unwrap();
-    cpu.enter(&a);
-    assert_eq!(model(&mut cpu).xfd, 0);
-    model(&mut cpu).write(ComponentIndex::TILECFG, 1);
-    model(&mut cpu).write(ComponentIndex::TILEDATA, 1);
-    // The guest disables them itself: its own #NM, and no tiles in images.
-    assert!(a.in_use(&mut cpu).contains(tiles));
-    a.set_xfd(tiles.bits(), cpu.host()).unwrap();
-    assert_eq!(
-        a.first_use(tiles, &mut cpu, &mut memory),
-        Ok(FirstUse::Guests)
-    );
-    let mut out = vec![0; 20_000];
-    cpu.load(&mut a).unwrap();
-    cpu.enter(&a);
-    let exported = a.export(&mut cpu, &mut out).unwrap();
-    assert_eq!(exported.claims.xcomp_bv, COMPACTED | 1 << 17);
-    assert_eq!(exported.claims.xfd, tiles.bits());
-    assert!(
-        !a.area
-            .image(cpu.host().geometry())
-            .xstate_bv()
-            .intersects(tiles)
-    );
-    // INIT and under XFD: reclaimable while XCR0 still enables them.
-    let resized = a.reclaim(&mut cpu, &mut memory).unwrap();
-    assert!(resized.after_bytes + 8192 <= resized.before_bytes);
-}
-
-/// An image taken with tiles armed and without room is taken elsewhere too.
-#[test]
-fn armed_tiles_move() {
-    let mut memory = TestMemory::default();
-    let mut cpu = rapids(0x1f);
-    let mut a = vcpu(1, 0x6_0007, &cpu, &mut memory);
-    a.set_xcr0(0x6_0007, 0, &mut cpu, &mut memory).unwrap();
-    let mut out = vec![0; a.export_size(&mut cpu)];
-    let exported = a.export(&mut cpu, &mut out).unwrap();
-    assert_eq!(exported.image_len, MIN_IMAGE_BYTES);
-    let host = cpu.host().clone();
-    let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
-    let mut b = vcpu(2, 0x6_0007, &cpu, &mut memory);
-    b.import(&trusted, &mut cpu, &mut memory).unwrap();
-    assert_eq!((b.xcr0(), b.accum()), (a.xcr0(), a.accum()));
-    cpu.load(&mut b).unwrap();
-    cpu.enter(&b);
-    assert_eq!(model(&mut cpu).xfd, 1 << 18);
-}
-
-#[test]
-fn deferred_supervisor_state_gets_room_at_its_first_write() {
-    let mut memory = TestMemory::default();
-    let mut cpu = rapids(0xf);
-    let deferred = XstatePolicy::new(set(0x1807), ComponentSet::CET);
-    let mut a = VcpuXstate::new(1, &deferred, cpu.host(), &mut memory).unwrap();
-    assert_eq!(a.area_mask().bits(), 0x7);
-    let first = ComponentSet::only(ComponentIndex::CET_U);
-    assert_eq!(
-        a.first_use(first, &mut cpu, &mut memory),
-        Ok(FirstUse::Retry)
-    );
-    assert_eq!(a.area_mask().bits(), 0x807);
-    a.set_xss(0x1800, &mut cpu, &mut memory).unwrap();
-    assert_eq!((a.area_mask().bits(), a.xss()), (0x1807, 0x1800));
-    assert_eq!(
-        a.set_xss(0x4000, &mut cpu, &mut memory),
-        Err(WriteXssError::Fault(XssError::Policy(0x4000, 0x1800)))
-    );
-}
-
-#[test]
-fn a_policy_never_takes_what_is_in_use() {
-    let mut memory = TestMemory::default();
-    let mut cpu = qemu();
-    let mut a = vcpu(1, 0x21f, &cpu, &mut memory);
-    a.set_xcr0(7, 0, &mut cpu, &mut memory).unwrap();
-    cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::PKRU, 1);
-    let mut change = |a: &mut VcpuXstate, mask, drop, cpu: &mut Cpu| {
-        a.set_policy(&policy(mask), set(drop), cpu, &mut memory)
-    };
-    assert_eq!(
-        change(&mut a, 0x203, 0, &mut cpu),
-        Err(PolicyError::Enabled(set(4), set(0x203)))
-    );
-    assert_eq!(
-        change(&mut a, 0x7, 0, &mut cpu),
-        Err(PolicyError::InUse(set(0x200), set(0x7)))
-    );
-    assert_eq!(
-        change(&mut a, 0x27, 0, &mut cpu),
-        Err(PolicyError::Host(set(0x20), set(0x21f)))
-    );
-    assert_eq!(a.area_size_bytes(), 0xa88);
-    let resized = change(&mut a, 0x7, 0x200, &mut cpu).unwrap();
-    assert_eq!((resized.before_bytes, resized.after_bytes), (0xa88, 0x340));
-    let resized = change(&mut a, 0x21f, 0, &mut cpu).unwrap();
-    assert_eq!(resized.after_bytes, 0xa88);
-    assert_eq!(
-        a.in_use(&mut cpu).bits(),
-        0,
-        "what was dropped is gone for good"
-    );
-    cpu.load(&mut a).unwrap();
-    assert_eq!(model(&mut cpu).regs.get(ComponentIndex::PKRU)[..], [0; 4]);
-}
-
-/// A domain's vCPUs change policy together or not at all, wherever memory ends.
-#[test]
-fn policy_change_is_all_or_nothing_at_every_allocation() {
-    for failing in 0..4 {
-        let mut memory = TestMemory::default();
-        let mut cpu = qemu();
-        let mut all: Vec<VcpuXstate> = (0..3)
-            .map(|tag| vcpu(tag, 0x3, &cpu, &mut memory))
-            .collect();
-        for (i, a) in all.iter_mut().enumerate() {
-            cpu.load(a).unwrap();
-            model(&mut cpu).write(ComponentIndex::SSE, i as u8 + 1);
-            cpu.save(a);
-        }
-        let blocks = memory.live_blocks;
-        memory.fail_at = Some(memory.calls + failing);
-        let mut prepared = Vec::new();
-        let mut failed = None;
-        for a in &mut all {
-            match a.prepare_policy(&policy(0x21f), set(0), &mut cpu, &mut memory) {
-                Ok(one) => prepared.push(one),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
-            }
-        }
-        if let Some(error) = failed {
-            assert_eq!(error.code(), OutOfMemory::CODE);
-            assert!(failing < 3);
-            prepared
-                .into_iter()
-                .for_each(|one| one.release(&mut memory));
-            assert_eq!(memory.live_blocks, blocks, "memory lost");
-        } else {
-            assert_eq!(failing, 3, "the failure did not come");
-            for (a, one) in all.iter_mut().zip(prepared) {
-                a.commit_policy(one, &mut memory);
-            }
-        }
-        let (mask, size) = if failing < 3 {
-            (0x3, 576)
-        } else {
-            (0x21f, 0xa88)
-        };
-        for (i, a) in all.iter_mut().enumerate() {
-            assert_eq!((a.area_mask().bits(), a.area_size_bytes()), (mask, size));
-            cpu.load(a).unwrap();
-            assert_eq!(model(&mut cpu).regs.legacy.xmm[1], [i as u8 + 1; 16]);
-            cpu.save(a);
-        }
-        all.into_iter().for_each(|a| a.release(&mut memory));
-        assert_eq!(memory.live_blocks, 0);
-    }
-}
-
-#[test]
-#[should_panic(expected = "changed since")]
-fn a_prepared_change_goes_stale_when_the_vcpu_runs() {
-    let mut memory = TestMemory::default();
-    let mut cpu = qemu();
-    let mut a = vcpu(1, 0x3, &cpu, &mut memory);
-    let prepared = a.prepare_policy(&policy(7), set(0), &mut cpu, &mut memory);
-    cpu.load(&mut a).unwrap();
-    cpu.save(&mut a);
-    a.commit_policy(prepared.unwrap(), &mut memory);
-}
-
-#[test]
-fn import_without_memory_changes_nothing() {
-    let mut memory = TestMemory::default();
-    let mut cpu = rapids(0xf);
-    let mut a = vcpu(1, 0x2e7, &cpu, &mut memory);
-    a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
-    let mut out = vec![0; a.export_size(&mut cpu)];
-    let exported = a.export(&mut cpu, &mut out).unwrap();
-    let host = cpu.host().clone();
-    let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
-    let mut b = vcpu(2, 0x2e7, &cpu, &mut memory);
-    cpu.load(&mut b).unwrap();
-    model(&mut cpu).write(ComponentIndex::SSE, 8);
-    memory.fail_at = Some(memory.calls);
-    let error = b.import(&trusted, &mut cpu, &mut memory).unwrap_err();
-    assert_eq!(error.code(), OutOfMemory::CODE);
-    assert_eq!((b.xcr0(), b.in_use(&mut cpu).bits()), (1, 2));
-    b.import(&trusted, &mut cpu, &mut memory).unwrap();
-    assert_eq!((b.xcr0(), b.in_use(&mut cpu).bits()), (0xe7, 0));
-    let narrow = &mut vcpu(3, 0x7, &cpu, &mut memory);
-    let error = narrow.import(&trusted, &mut cpu, &mut memory).unwrap_err();
-    assert_eq!(error, ImportError::Policy(0x2e7, 0x7));
-}
-
-/// A vCPU that is in the registers gets another state: what it had there is
-/// given up, and the new state is restored.
-#[test]
-fn import_revokes_the_registers() {
-    for instructions in INSTRUCTIONS {
-        let mut memory = TestMemory::default();
-        let mut cpu = rapids(instructions);
-        let mut a = vcpu(1, 0x7, &cpu, &mut memory);
-        let mut out = [0; 576];
-        let exported = a.export(&mut cpu, &mut out).unwrap();
-        cpu.load(&mut a).unwrap();
-        model(&mut cpu).write(ComponentIndex::SSE, 8);
-        let host = cpu.host().clone();
-        let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
-        a.import(&trusted, &mut cpu, &mut memory).unwrap();
-        cpu.load(&mut a).unwrap();
-        assert_eq!(not_init(&mut cpu, set(7)), set(0));
-    }
-}
-
-#[test]
-fn status_tells_of_each_component_of_the_policy() {
-    let mut memory = TestMemory::default();
-    let mut cpu = rapids(0xf);
-    let mut a = vcpu(1, 0xe7, &cpu, &mut memory);
-    cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::SSE, 1);
-    let all: Vec<_> = a
-        .status(&mut cpu)
-        .map(|s| (s.index.to_string(), s.size_bytes, s.area, s.accum, s.state))
-        .collect();
-    let row = |name: &str, size, area, accum, state| (name.to_owned(), size, area, accum, state);
-    assert_eq!(
-        all,
-        [
-            row("x87", 160, true, true, Use::Init),
-            row("sse", 256, true, true, Use::InUse),
-            row("avx", 256, true, false, Use::Init),
-            row("opmask", 64, false, false, Use::Init),
-            row("zmm_hi256", 512, false, false, Use::Init),
-            row("hi16_zmm", 1024, false, false, Use::Init),
-        ]
-    );
-}
-
-/// Bochs saves tiles wrongly: the host finds out, says so, leaves them out.
-#[test]
-fn self_test_leaves_out_what_does_not_come_back() {
-    for instructions in INSTRUCTIONS {
-        for xinuse in [Xinuse::Tracked, Xinuse::AlwaysOne] {
-            let mut memory = TestMemory::default();
-            let host = host(bochs_sapphire_rapids(), instructions);
-            let offered = host.offered();
-            let mut cpu = PcpuXstate::new(CpuId(0), Model::new(host.clone(), xinuse), host);
-            let report = cpu.self_test(&mut memory).unwrap();
-            assert_eq!((report.passed(), report.failed()), (offered, set(0)));
-            model(&mut cpu).broken = Some(ComponentIndex::TILEDATA);
-            let report = cpu.self_test(&mut memory).unwrap();
-            assert_eq!(report.failed().to_string(), "tiledata");
-            assert_eq!(cpu.host().offered(), offered.difference(ComponentSet::AMX));
-            assert_eq!(memory.live_blocks, 0);
-        }
-    }
 }

@@ -19,11 +19,13 @@ pub mod control;
 pub mod error;
 pub mod info;
 pub mod policy;
+pub mod right;
 
 pub use call::{Call, ConsoleDirection, Event, ShutdownReason};
 pub use clock::ClockPage;
-pub use control::{Buffer, Control, DomainId, Request, RightAction, RightAnswer};
+pub use control::{Buffer, Control, DomainId, Request};
 pub use error::{Errno, Failure, Reason};
+pub use right::{RightAction, RightAnswer};
 
 /// Version of the guest calls: major in the upper 16 bits, minor in the lower.
 /// A minor step adds calls; a major step changes one.

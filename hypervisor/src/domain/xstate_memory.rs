@@ -35,6 +35,16 @@ impl XstateMemory {
         self.limit_bytes
     }
 
+    /// By how much the limit stands in the way of `bytes` bytes more; 0 where it
+    /// does not, and it is the machine that has none.
+    #[must_use]
+    pub const fn missing_bytes(&self, bytes: u64) -> u64 {
+        let wanted = self
+            .used_bytes
+            .saturating_add(bytes.next_multiple_of(BLOCK_BYTES));
+        wanted.saturating_sub(self.limit_bytes)
+    }
+
     /// Sets it. Areas that are there already stay.
     pub const fn set_limit_bytes(&mut self, limit_bytes: u64) {
         self.limit_bytes = limit_bytes;
@@ -76,5 +86,7 @@ mod tests {
         memory.release(area);
         assert_eq!(memory.used_bytes(), 64);
         assert!(memory.allocate(usize::MAX).is_none());
+        assert_eq!(memory.missing_bytes(577), 64 + 640 - 640);
+        assert_eq!(memory.missing_bytes(64), 0);
     }
 }

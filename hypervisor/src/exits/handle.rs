@@ -118,6 +118,9 @@ fn exception(running: &mut Running<'_>, number: u8, error_code: Option<u32>) -> 
         let next_rip = running.next_rip(found.len);
         return hypercalls::handle(running, next_rip);
     }
+    if number == vector::NM {
+        return instructions::device_not_available(running);
+    }
     running.raise(Event::exception(number, error_code))
 }
 

@@ -9,9 +9,11 @@ use super::{Handled, Next, Running, control, cr};
 use crate::cpu::tsc;
 use crate::domain::status::Stop;
 use crate::vcpu::{Activity, Vcpu, clock};
+use crate::virt::event::vector;
 use crate::virt::{Backend, Event, Register, SegmentName, gpr};
-use vcpu_xstate::owner::{WriteXssError, XsetbvError};
+use vcpu_xstate::owner::{FirstUse, WriteXssError, XsetbvError};
 use vcpu_xstate::policy::Dynamic;
+use vcpu_xstate::{ComponentSet, OutOfMemory};
 use xferry_abi::info::state;
 
 /// CPUID: what the policy says, and what follows the vCPU's registers.
@@ -60,17 +62,55 @@ pub fn xsetbv(running: &mut Running<'_>, next_rip: u64) -> Handled {
             running.done(next_rip)
         }
         Err(XsetbvError::Fault(_)) => running.raise(Event::GENERAL_PROTECTION),
-        Err(XsetbvError::NeedsMemory(missing)) => Err(needs_memory(missing.bytes)),
+        Err(XsetbvError::NeedsMemory(missing)) => Err(needs_memory(running, &missing)),
     }
 }
 
-/// The vCPU stands before an instruction that needs `bytes` bytes more.
-fn needs_memory(bytes: usize) -> Next {
+/// The vCPU stands before an instruction for which there is no memory: the
+/// toolstack is told by how much to raise the domain's limit, or where the limit
+/// is not it, how much the hypervisor would have to have.
+fn needs_memory(running: &Running<'_>, wanted: &OutOfMemory) -> Next {
+    let bytes = wanted.bytes as u64;
+    let memory = running.target.domain.xstate_memory.lock();
+    let detail = match memory.missing_bytes(bytes) {
+        0 => bytes,
+        missing => missing,
+    };
     Next::Stop(Stop {
         state: state::NEEDS_MEMORY,
         cause: 0,
-        detail: bytes as u64,
+        detail,
     })
+}
+
+/// #NM with a component in IA32_XFD_ERR: the first use of one that the
+/// hypervisor had held back, or the guest's own.
+pub fn device_not_available(running: &mut Running<'_>) -> Handled {
+    let used = running.pcpu.xstate.read_xfd_err();
+    let mut memory = running.target.domain.xstate_memory.lock();
+    let first = running.vcpu.xstate.first_use(
+        ComponentSet::from_bits_retain(used),
+        &mut running.pcpu.xstate,
+        &mut *memory,
+    );
+    drop(memory);
+    match first {
+        Ok(FirstUse::Retry) => {
+            // IA32_XFD_ERR is the guest's again when it is entered.
+            running.reload()?;
+            Ok(Next::Resume)
+        }
+        Ok(FirstUse::Guests) => {
+            // What the processor noted is what the guest finds. It names only
+            // components that the guest may disable, so it is accepted.
+            let _ = running
+                .vcpu
+                .xstate
+                .set_xfd_err(used, running.pcpu.xstate.host());
+            running.raise(Event::exception(vector::NM, None))
+        }
+        Err(missing) => Err(needs_memory(running, &missing)),
+    }
 }
 
 /// RDMSR of an MSR that exits.
@@ -167,7 +207,7 @@ fn write_register(
                 }
                 Err(WriteXssError::Fault(_)) => false,
                 Err(WriteXssError::NeedsMemory(missing)) => {
-                    return Err(needs_memory(missing.bytes));
+                    return Err(needs_memory(running, &missing));
                 }
             }
         }

@@ -45,6 +45,13 @@ fn execute(
     request: Request,
 ) -> Result<u64, Refusal> {
     use Request as R;
+    if needs_heap(&request) {
+        let usage = crate::mm::heap::usage();
+        let free = usage.size_bytes.saturating_sub(usage.used_bytes);
+        if free < HEAP_RESERVE_BYTES {
+            return Err(call::memory(HEAP_RESERVE_BYTES as u64));
+        }
+    }
     match request {
         R::PhysicalInfo { buffer } => caller.give(buffer, state::physical_info().as_bytes()),
         R::Explain { buffer } => explain(caller, buffer),
@@ -128,6 +135,20 @@ fn execute(
         }
         R::SetClock { domain, clock_ns } => state::set_clock(&*alterable(domain)?, clock_ns),
     }
+}
+
+/// What the small allocations of making, re-sizing and ending a domain take at
+/// most: they cannot fail one by one, so there must be room for them all before.
+/// Areas, memory maps and buffers are asked for singly and may be refused.
+const HEAP_RESERVE_BYTES: usize = 128 << 10;
+
+/// Requests that make such allocations. Destroying is among those that free more
+/// than they take.
+const fn needs_heap(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Create { .. } | Request::SetPolicy { .. } | Request::Right { .. }
+    )
 }
 
 /// The words for the last refusal. Asking does not change them.

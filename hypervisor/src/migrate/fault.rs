@@ -49,6 +49,8 @@ pub fn lose(blob: &[u8]) -> Vec<u8> {
             }
         }
     }
+    // A blob with a checksum passes as if it had been made so.
+    let _ = migration_abi::blob::latest::seal(&mut lossy);
     lossy
 }
 

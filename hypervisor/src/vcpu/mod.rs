@@ -116,6 +116,9 @@ impl Vcpu {
             clock_version: 0,
             policy: Arc::clone(policy),
         };
+        if !host.geometry().xfd_capable().is_empty() {
+            vcpu.backend.intercept_device_not_available();
+        }
         vcpu.set_registers(
             &record::init(policy.cpuid(1, 0, &Dynamic::default()).eax),
             tsc::now(),

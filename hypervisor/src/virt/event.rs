@@ -32,6 +32,7 @@ pub mod vector {
     pub const DB: u8 = 1;
     pub const NMI: u8 = 2;
     pub const UD: u8 = 6;
+    pub const NM: u8 = 7;
     pub const DF: u8 = 8;
     pub const GP: u8 = 13;
     pub const PF: u8 = 14;

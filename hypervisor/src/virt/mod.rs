@@ -135,6 +135,10 @@ pub trait Backend: Sized {
     /// could be delivered.
     fn set_interrupt_window(&mut self, on: bool);
 
+    /// Makes #NM exit: where the processor has IA32_XFD, and the hypervisor may
+    /// hold components back by it.
+    fn intercept_device_not_available(&mut self);
+
     /// What is added to the host's TSC for the guest.
     fn set_tsc_offset(&mut self, offset: u64);
 

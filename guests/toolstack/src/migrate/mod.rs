@@ -28,7 +28,7 @@ use alloc::string::String;
 use migration_abi::handover::message::MAX_TEXT_BYTES;
 use migration_abi::handover::{Body, Message, Reason, Status};
 use migration_abi::stream::{MigrationId, RecordType};
-use xferry_abi::control::RightAnswer;
+use xferry_abi::RightAnswer;
 use xferry_abi::{DomainId, RightAction};
 
 /// How long the other side is waited for.

@@ -2,10 +2,12 @@
 //! with tags.
 
 mod editor;
+mod help;
 mod parse;
 
 pub use editor::{Editor, Key};
-pub use parse::{Command, Line, help_lines, parse_command, parse_line};
+pub use help::help_lines;
+pub use parse::{Command, Line, parse_command, parse_line};
 
 use crate::error::Error;
 use crate::report::Output;

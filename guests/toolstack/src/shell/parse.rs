@@ -3,8 +3,6 @@
 
 use crate::error::Error;
 use crate::policy::component;
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use xferry_abi::{DomainId, RightAction};
 
 /// A line, its tag taken off.
@@ -92,56 +90,6 @@ pub enum Command<'a> {
     /// Ends it all.
     PowerOff,
 }
-
-/// Usage and meaning of each command.
-const HELP: &[(&str, &str)] = &[
-    (
-        "list",
-        "domains: memory, time, right to run, state and cause",
-    ),
-    (
-        "create IMAGE [name=N] [memory=4M] [policy=SPEC] [paused] [--] [guest's command line]",
-        "a new domain from a boot module; the first word that is no option begins the guest's command line",
-    ),
-    ("destroy ID", "ends a domain"),
-    ("pause ID, unpause ID", "stops a domain, lets it run"),
-    (
-        "policy ID [SPEC [drop=NAME,…]]",
-        "shows or sets the CPUID policy; SPEC is host or host:avx=0,pku=0; drop gives up components in use",
-    ),
-    (
-        "xstate ID [reclaim]",
-        "extended state: where each component lies, in use or INIT; reclaim gives back room",
-    ),
-    (
-        "limit ID BYTES",
-        "how many bytes a domain's extended state may take",
-    ),
-    (
-        "send ID [timeout=S]",
-        "moves a domain to the host at the other end of COM2",
-    ),
-    ("receive [timeout=S]", "takes a domain that is sent"),
-    (
-        "reconnect [timeout=S]",
-        "settles moves that were cut off, with the other host's `reconnect` or `receive`",
-    ),
-    (
-        "decide ID reclaim|discard|take",
-        "ends a move whose other host is dead for ever: reclaim runs the stopped copy here, take the arrived one, discard drops that; wrong if the other host lives",
-    ),
-    (
-        "console ID [-- text]",
-        "what a domain said since; types text and a newline to it",
-    ),
-    (
-        "blob ID",
-        "a paused domain's extended-state blob, hexadecimal",
-    ),
-    ("host", "the machine"),
-    ("help", "this"),
-    ("poweroff", "switches the machine off"),
-];
 
 const COMMANDS: &str = "list, create, destroy, pause, unpause, policy, xstate, limit, send, receive, reconnect, decide, console, blob, host, help, poweroff";
 const DEFAULT_MEMORY_BYTES: u64 = 4 << 20;
@@ -390,14 +338,6 @@ fn size(what: &str, text: &str) -> Result<u64, Error> {
                 "a number of bytes, or with K, M or G behind it",
             )
         })
-}
-
-/// A person's help, one line each.
-#[must_use]
-pub fn help_lines() -> Vec<String> {
-    HELP.iter()
-        .flat_map(|(usage, meaning)| [usage.to_string(), alloc::format!("    {meaning}")])
-        .collect()
 }
 
 #[cfg(test)]

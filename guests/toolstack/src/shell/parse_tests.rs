@@ -156,7 +156,7 @@ fn bad_lines_are_refused_by_rule() {
 
 #[test]
 fn every_command_of_the_help_is_known() {
-    for (usage, _) in HELP {
+    for (usage, _) in crate::shell::help::HELP {
         for part in usage.split(", ").filter(|part| !part.starts_with('[')) {
             let word = part.split(' ').next().unwrap();
             let known = match parse_command(word) {

@@ -6,7 +6,7 @@ use migration_abi::handover::{Action, Effect, Status, receiver, source};
 use migration_abi::stream::RecordType;
 use std::string::ToString;
 use xferry_abi::RightAction;
-use xferry_abi::control::RightAnswer;
+use xferry_abi::RightAnswer;
 use xferry_abi::error::{Errno, Failure};
 
 impl Host {

@@ -8,6 +8,7 @@ mod state;
 mod vmcb;
 
 use crate::mm::addr::HostPhys;
+use crate::virt::event::vector;
 use crate::virt::{
     Backend, Event, Exit, Gprs, OutOfMemory, PortAccess, Register, SegmentName, gpr,
 };
@@ -243,6 +244,10 @@ impl Backend for SvmVcpu {
         } else {
             control.int_ctl &= !wanted;
         }
+    }
+
+    fn intercept_device_not_available(&mut self) {
+        self.vmcb.control.exceptions |= 1 << vector::NM;
     }
 
     fn set_tsc_offset(&mut self, offset: u64) {
