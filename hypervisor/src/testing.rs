@@ -1,6 +1,10 @@
 //! What tests of handlers and hypercalls share: a host like QEMU's `-cpu max`,
 //! guests on a development machine's heap, and a toolstack that asks.
 
+mod bytes;
+
+pub use bytes::{Content, blob, policy_bytes};
+
 use crate::domain::memory::tests::memory;
 use crate::domain::status::Status;
 use crate::domain::table::DOMAINS;
@@ -18,6 +22,7 @@ use crate::virt::{ActiveCpu, Backend, Event, Exit, Intercepted, PortAccess, Regi
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use migration_abi::registers::{Segment, VcpuRegisters};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -46,7 +51,7 @@ const CALL: u64 = 0xa000;
 pub const BUFFER: u64 = 0xb000;
 
 /// QEMU 10's `-cpu max`: XCR0 0x21f, standard form only.
-fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     let [eax, ebx, ecx, edx] = match (leaf, subleaf) {
         (0, _) => [0x20, 0x6874_7541, 0x444d_4163, 0x6974_6e65],
         (1, _) => [0x60_0fb1, 0x0510_0800, 0x7ed8_320b, 0x178b_fbff],
@@ -112,6 +117,7 @@ pub fn domain(id: DomainId, policy: &str, vcpus: u32, limit: u64) -> Arc<Domain>
         vcpus,
         memory,
         status: Status::paused(true),
+        stays_paused: false,
         shared: SpinMutex::new(Shared { policy, clock }),
         xstate_memory: SpinMutex::new(areas),
         console: SpinMutex::new(Uart::new()),
@@ -304,9 +310,22 @@ pub struct Toolstack {
     _alone: MutexGuard<'static, ()>,
 }
 
+std::thread_local! {
+    static HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Drop for Toolstack {
+    fn drop(&mut self) {
+        HERE.set(false);
+    }
+}
+
 impl Toolstack {
     pub fn new() -> Self {
+        crate::mm::heap::stand_in();
         static ALONE: Mutex<()> = Mutex::new(());
+        // A second one in one test would wait for the first for ever.
+        assert!(!HERE.replace(true), "this test has a toolstack");
         let alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
         Self {
             guest: Guest::of(domain(DomainId::TOOLSTACK, "host", 1, 1 << 20)),

@@ -1,5 +1,12 @@
 //! What the toolstack reads and sets of a domain that exists.
 
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod policy_tests;
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
+
 use super::control::{Caller, zeroed};
 use super::refusal::{Refusal, call};
 use super::right;

@@ -1,6 +1,10 @@
 //! A vCPU to and from the register record: what may be trusted of a record
 //! that came from elsewhere, and the order in which it takes effect.
 
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
+
 use super::{Activity, Vcpu, clock};
 use crate::domain::memory::GuestMemory;
 use crate::exits::{cr, msr};
