@@ -63,7 +63,7 @@ fn what_is_the_hosts_leaves_the_guest_alone() {
 fn intercepted_exceptions_are_handed_back() {
     let mut guest = Guest::new("host");
     guest.at(&[0x90]);
-    for (vector, error_code) in [(17, Some(0)), (1, None), (6, None)] {
+    for (vector, error_code) in [(17, Some(0)), (1, None), (6, None), (7, None)] {
         let next = guest.exit(Exit::Exception { vector, error_code });
         assert_eq!(next, Next::Resume);
         assert_eq!(guest.event(), Some(Event::exception(vector, error_code)));

@@ -237,6 +237,22 @@ fn a_receiver_builds_freezes_and_takes() {
 }
 
 #[test]
+fn a_domain_that_was_paused_arrives_paused() {
+    use receiver::State as R;
+    let mut handover = Handover::receiver();
+    drop(DOMAINS.lock().remove(handover.domain.id));
+    Arc::get_mut(&mut handover.domain).unwrap().stays_paused = true;
+    DOMAINS.lock().insert(Arc::clone(&handover.domain));
+    handover.steps(&[
+        (A::ReceiverAccept, r(R::Accepted), State::Stands),
+        (A::ReceiverReady, r(R::Ready), State::Frozen),
+        (A::ReceiverTake, r(R::Running), State::Stands),
+    ]);
+    handover.unpause();
+    assert_eq!(handover.state(), State::Runs);
+}
+
+#[test]
 fn a_receiver_that_gives_up_in_time_keeps_nothing() {
     use receiver::State as R;
     for before in [&[][..], &[A::ReceiverAccept]] {

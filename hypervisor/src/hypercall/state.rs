@@ -132,7 +132,7 @@ pub fn set_registers(
             error.code(),
             error.seen,
             error.allowed,
-            format_args!("register record: {error}"),
+            format_args!("{error}"),
         )
     })?;
     // What it waited for is no longer what it waits for.
@@ -209,7 +209,7 @@ fn take_policy(caller: &Caller<'_>, buffer: Buffer) -> Result<CpuPolicy, Refusal
             error.code(),
             error.seen(),
             error.allowed(),
-            format_args!("policy: {error}"),
+            format_args!("{error}"),
         )
     })
 }
@@ -231,7 +231,7 @@ pub fn set_policy(
             broken.code,
             broken.seen,
             broken.allowed,
-            format_args!("policy: {misfit}"),
+            format_args!("{}: {misfit}", broken.rule),
         )
     })?;
     let dropped = ComponentSet::from_bits_retain(drop_mask);
@@ -249,7 +249,7 @@ pub fn set_policy(
                 error.code(),
                 error.seen,
                 error.allowed,
-                format_args!("vCPU {index} under the new policy: {error}"),
+                format_args!("{error}; vCPU {index} under the new policy"),
             )
         });
         let result = result.and_then(|()| {
@@ -305,7 +305,7 @@ fn policy_refused(index: usize, error: vcpu_xstate::resize::PolicyError) -> Refu
                 code,
                 seen,
                 allowed,
-                format_args!("vCPU {index}: {}: {seen} bytes are missing", broken.rule),
+                format_args!("{}: vCPU {index} needs {seen} bytes", broken.rule),
             );
         }
     };
@@ -315,7 +315,7 @@ fn policy_refused(index: usize, error: vcpu_xstate::resize::PolicyError) -> Refu
         code,
         seen,
         allowed,
-        format_args!("vCPU {index}: {}: {words} {named}", broken.rule),
+        format_args!("{}: vCPU {index}: {words} {named}", broken.rule),
     )
 }
 
@@ -337,7 +337,7 @@ fn xstate_refused(error: XstateError) -> Refusal {
                 error.code(),
                 error.seen,
                 0,
-                format_args!("blob: {error}"),
+                format_args!("{error}"),
             ),
             XstateError::OutOfMemory(bytes) => call::memory(bytes as u64),
             XstateError::Directory(_) | XstateError::Content(_) | XstateError::Import(_) => {
@@ -520,7 +520,7 @@ pub fn set_console(caller: &Caller<'_>, domain: &Domain, buffer: Buffer) -> Resu
             error.code(),
             error.seen,
             0,
-            format_args!("console record: {error}"),
+            format_args!("{error}"),
         )
     })?;
     Ok(0)
