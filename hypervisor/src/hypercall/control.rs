@@ -5,7 +5,7 @@
 mod tests;
 
 use super::refusal::{Refusal, Text, call};
-use super::{create, right, state};
+use super::{create, policy, right, state, xstate};
 use crate::domain::Domain;
 use crate::domain::memory::GuestMemory;
 use crate::domain::table::DOMAINS;
@@ -93,32 +93,32 @@ fn execute(
             vcpu,
             buffer,
         } => state::set_registers(caller, &*alterable(domain)?, vcpu, buffer),
-        R::GetPolicy { domain, buffer } => state::get_policy(caller, domain, buffer),
+        R::GetPolicy { domain, buffer } => policy::get_policy(caller, domain, buffer),
         R::SetPolicy {
             domain,
             drop,
             buffer,
-        } => state::set_policy(running.pcpu, caller, &*alterable(domain)?, drop, buffer),
+        } => policy::set_policy(running.pcpu, caller, &*alterable(domain)?, drop, buffer),
         R::GetXstate {
             domain,
             vcpu,
             buffer,
-        } => state::get_xstate(running.pcpu, caller, &*standing(domain)?, vcpu, buffer),
+        } => xstate::get_xstate(running.pcpu, caller, &*standing(domain)?, vcpu, buffer),
         R::SetXstate {
             domain,
             vcpu,
             buffer,
-        } => state::set_xstate(running.pcpu, caller, &*alterable(domain)?, vcpu, buffer),
+        } => xstate::set_xstate(running.pcpu, caller, &*alterable(domain)?, vcpu, buffer),
         R::XstateStatus {
             domain,
             vcpu,
             buffer,
-        } => state::xstate_status(running.pcpu, caller, &*other(domain)?, vcpu, buffer),
-        R::Reclaim { domain } => state::reclaim(running.pcpu, &*alterable(domain)?),
+        } => xstate::xstate_status(running.pcpu, caller, &*other(domain)?, vcpu, buffer),
+        R::Reclaim { domain } => xstate::reclaim(running.pcpu, &*alterable(domain)?),
         R::SetXstateLimit {
             domain,
             limit_bytes,
-        } => state::set_xstate_limit(&*other(domain)?, limit_bytes),
+        } => xstate::set_xstate_limit(&*other(domain)?, limit_bytes),
         R::Right {
             domain,
             action,

@@ -5,9 +5,11 @@
 
 pub mod control;
 pub mod create;
+pub mod policy;
 pub mod refusal;
 pub mod right;
 pub mod state;
+pub mod xstate;
 
 #[cfg(test)]
 #[path = "guest_tests.rs"]

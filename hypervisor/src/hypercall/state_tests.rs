@@ -1,10 +1,15 @@
 //! Registers and extended state through control calls.
 
 use super::*;
+use crate::domain::Domain;
 use crate::testing::{BUFFER, Content, DATA, Toolstack, blob, host};
 use crate::virt::gpr;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use migration_abi::registers::Activity;
+use xferry_abi::info::{XstateRow, XstateSummary, xstate_row};
 use xferry_abi::{Failure, Request};
+use zerocopy::FromBytes;
 
 const HOST: &str = "host";
 const AVX: Content = Content {

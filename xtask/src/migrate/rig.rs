@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::decode;
+use super::decode::{self, Decoded};
 use super::relay::{self, Relay, Seen, Side};
 use super::report::Measured;
 use super::torture::Ledger;
@@ -34,6 +34,15 @@ pub struct Rig {
     measured: Measured,
     /// Bytes and blobs on the wire before the scenario began.
     before: (u64, usize),
+}
+
+/// How a guest that was moved should be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It ran when it was sent.
+    Running,
+    /// Its toolstack had paused it.
+    Paused,
 }
 
 /// A torture guest, and all that it said.
@@ -226,6 +235,28 @@ impl Rig {
         blob
     }
 
+    /// Pauses a guest at a moment when no component is INIT; there are such
+    /// moments all the time, and others now and then.
+    pub fn stop_with_all_in_use(&self, guest: &mut Guest) -> Result<(Vec<u8>, Decoded)> {
+        let mut seen = 0;
+        for _ in 0..40 {
+            self.pause(guest)?;
+            let blob = self.blob(guest)?;
+            let decoded = decode::decode(&blob).map_err(|error| {
+                anyhow::anyhow!("the blob does not follow its documented tables: {error}")
+            })?;
+            if decoded.in_image == decoded.xstate_mask {
+                return Ok((blob, decoded));
+            }
+            seen |= decoded.in_image;
+            self.unpause(guest)?;
+            self.progress(guest, 1)?;
+        }
+        bail!(
+            "in 40 looks the guest never had all components in use at once; those seen: {seen:#x}"
+        )
+    }
+
     /// What the shell says of a guest's extended state.
     pub fn xstate(&self, guest: &Guest) -> Result<Xstate> {
         let lines = self.shell(guest.at).run(&format!("xstate {}", guest.id))?;
@@ -273,9 +304,18 @@ impl Rig {
         Ok((sent, receive.wait(MOVE)?.outcome))
     }
 
-    /// A move that must be refused: gives the source's reason, having made sure
-    /// that the guest runs on where it was and is nowhere else.
+    /// A move of a running guest that must be refused: gives the source's reason,
+    /// having made sure that the guest runs on where it was and is nowhere else.
     pub fn send_refused(&self, guest: &mut Guest) -> Result<Refusal> {
+        let refusal = self.try_refused(guest)?;
+        self.stayed(guest)
+            .with_context(|| format!("after the refusal: {refusal}"))?;
+        Ok(refusal)
+    }
+
+    /// A move that must be refused, whatever becomes of the guest: gives the
+    /// source's reason.
+    pub fn try_refused(&self, guest: &Guest) -> Result<Refusal> {
         let (sent, received) = self.try_send(guest, PATIENCE)?;
         let Err(refusal) = sent else {
             bail!("{} was moved, and should have been refused", guest.name);
@@ -284,8 +324,6 @@ impl Rig {
             received.is_err(),
             "the receiver took what the source says it refused: {refusal}"
         );
-        self.stayed(guest)
-            .with_context(|| format!("after the refusal: {refusal}"))?;
         Ok(refusal)
     }
 
@@ -298,8 +336,9 @@ impl Rig {
     }
 
     /// Mends the wire after a move that broke past its point of no return, and
-    /// has the two sides settle it: the guest then runs at the other side alone.
-    pub fn settle(&self, guest: &mut Guest) -> Result<()> {
+    /// has the two sides settle it: the guest is then at the other side alone,
+    /// and runs there, unless it was sent paused.
+    pub fn settle(&self, guest: &mut Guest, arrival: Arrival) -> Result<()> {
         self.relay.mend();
         self.reconnect()?;
         let (from, to) = (guest.at, guest.at.other());
@@ -310,10 +349,14 @@ impl Rig {
         let id = self.find(to, &guest.name)?;
         guest.id = id.with_context(|| format!("settled, and the guest is not at {to:?}"))?;
         guest.at = to;
+        let runs = self.runs(to, &guest.name)?;
         ensure!(
-            self.runs(to, &guest.name)?,
-            "settled, and the guest does not run at {to:?}"
+            runs == (arrival == Arrival::Running),
+            "settled, and at {to:?} the guest should be {arrival:?}"
         );
+        if !runs {
+            self.unpause(guest)?;
+        }
         self.progress(guest, 2)
     }
 

@@ -4,9 +4,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use migration_abi::stream::RecordType;
 
-use crate::migrate::decode::{self, Decoded};
 use crate::migrate::relay::{Fate, Side};
-use crate::migrate::rig::{Guest, Rig};
+use crate::migrate::rig::{Arrival, Rig};
 
 /// What QEMU's `max` has: x87, SSE, AVX, BNDREGS, BNDCSR, PKRU; and the
 /// compacted image with all of them: 576 + 256 + 64 + 64 + 8.
@@ -20,7 +19,7 @@ pub fn play(rig: &mut Rig) -> Result<String> {
     let mut guest = rig.create(Side::A, 11, "")?;
     rig.progress(&mut guest, 3)?;
 
-    let (first, decoded) = stop_with_all_in_use(rig, &mut guest)?;
+    let (first, decoded) = rig.stop_with_all_in_use(&mut guest)?;
     let expected = decoded.header_len + 16 * decoded.directory.len() + decoded.image.len() + 4;
     ensure!(decoded.trailer, "the blob has no CRC");
     ensure!(
@@ -72,7 +71,7 @@ pub fn play(rig: &mut Rig) -> Result<String> {
         &first,
         &rig.blob(&guest)?,
     )?;
-    rig.settle(&mut guest)?;
+    rig.settle(&mut guest, Arrival::Paused)?;
     Ok(format!(
         "{} bytes = {} + 16 * {} + {} + 4, equal in five exports",
         first.len(),
@@ -94,24 +93,4 @@ fn same(when: &str, first: &[u8], other: &[u8]) -> Result<()> {
             first.len()
         ),
     }
-}
-
-/// Pauses a guest at a moment when no component is INIT; there are such
-/// moments all the time, and others now and then.
-fn stop_with_all_in_use(rig: &Rig, guest: &mut Guest) -> Result<(Vec<u8>, Decoded)> {
-    let mut seen = 0;
-    for _ in 0..40 {
-        rig.pause(guest)?;
-        let blob = rig.blob(guest)?;
-        let decoded = decode::decode(&blob).map_err(|error| {
-            anyhow::anyhow!("the blob does not follow its documented tables: {error}")
-        })?;
-        if decoded.in_image == decoded.xstate_mask {
-            return Ok((blob, decoded));
-        }
-        seen |= decoded.in_image;
-        rig.unpause(guest)?;
-        rig.progress(guest, 1)?;
-    }
-    bail!("in 40 looks the guest never had all components in use at once; those seen: {seen:#x}")
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use migration_abi::stream::RecordType;
 
 use crate::migrate::relay::{Fate, Side};
-use crate::migrate::rig::{Guest, Rig};
+use crate::migrate::rig::{Arrival, Guest, Rig};
 
 /// Where the wire breaks before the right to run was given up.
 const BEFORE: &[(RecordType, Fate)] = &[
@@ -111,5 +111,5 @@ fn after(
         if runs_at_b { "did not run" } else { "ran" }
     );
 
-    rig.settle(guest)
+    rig.settle(guest, Arrival::Running)
 }

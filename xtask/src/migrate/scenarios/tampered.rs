@@ -123,8 +123,13 @@ pub fn play(rig: &mut Rig) -> Result<String> {
             }
             Fate::Pass
         }));
-        let refused = rig.send_refused(&mut guest);
+        // Every field counts at such a moment: of a component in its initial
+        // configuration no byte is read.
+        rig.stop_with_all_in_use(&mut guest)?;
+        let refused = rig.try_refused(&guest);
         rig.relay.mend();
+        rig.unpause(&guest)?;
+        rig.stayed(&mut guest)?;
         let flipped = done.lock().unwrap_or_else(PoisonError::into_inner).take();
         let refusal = refused.with_context(|| format!("{} was flipped", case.what))?;
         flipped.with_context(|| format!("{}: no blob was sent", case.what))??;
