@@ -3,6 +3,7 @@
 //! [`Control`] is what is copied in, [`Request`] what it means. Both sides use
 //! [`Request::encode`] and [`Request::decode`], so they cannot differ.
 
+use crate::buffer::Buffer;
 use crate::error::{Errno, Failure, Reason};
 use crate::right::RightAction;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -16,30 +17,6 @@ impl DomainId {
     pub const TOOLSTACK: Self = Self(0);
     /// Stands for the host itself in [`Request::GetPolicy`].
     pub const HOST: Self = Self(u32::MAX);
-}
-
-/// A buffer in the caller's guest-physical memory. Address 0 with length 0
-/// asks for the size that is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer {
-    /// Guest-physical address.
-    pub address: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-impl Buffer {
-    /// Asks for the size.
-    pub const NULL: Self = Self {
-        address: 0,
-        bytes: 0,
-    };
-
-    /// Whether this asks for the size.
-    #[must_use]
-    pub const fn is_null(self) -> bool {
-        self.address == 0 && self.bytes == 0
-    }
 }
 
 /// The control call's argument, copied in whole before anything is looked at.

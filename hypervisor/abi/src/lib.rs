@@ -13,6 +13,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod buffer;
 pub mod call;
 pub mod clock;
 pub mod control;
@@ -21,9 +22,10 @@ pub mod info;
 pub mod policy;
 pub mod right;
 
+pub use buffer::Buffer;
 pub use call::{Call, ConsoleDirection, Event, ShutdownReason};
 pub use clock::ClockPage;
-pub use control::{Buffer, Control, DomainId, Request};
+pub use control::{Control, DomainId, Request};
 pub use error::{Errno, Failure, Reason};
 pub use right::{RightAction, RightAnswer};
 

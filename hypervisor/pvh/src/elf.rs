@@ -56,10 +56,22 @@ impl<'a> Image<'a> {
         }
         check("elf-class", u64::from(field::<1>(bytes, 4)?[0]), 2)?;
         check("elf-byte-order", u64::from(field::<1>(bytes, 5)?[0]), 1)?;
-        check("elf-type", u16_at(bytes, 16)?.into(), TYPE_EXECUTABLE.into())?;
-        check("elf-machine", u16_at(bytes, 18)?.into(), MACHINE_X86_64.into())?;
+        check(
+            "elf-type",
+            u16_at(bytes, 16)?.into(),
+            TYPE_EXECUTABLE.into(),
+        )?;
+        check(
+            "elf-machine",
+            u16_at(bytes, 18)?.into(),
+            MACHINE_X86_64.into(),
+        )?;
         check("elf-header-size", u16_at(bytes, 52)?.into(), HEADER_BYTES)?;
-        check("elf-program-header-size", u16_at(bytes, 54)?.into(), PROGRAM_HEADER_BYTES)?;
+        check(
+            "elf-program-header-size",
+            u16_at(bytes, 54)?.into(),
+            PROGRAM_HEADER_BYTES,
+        )?;
         let count = u16_at(bytes, 56)?;
         if !(1..=MAX_PROGRAM_HEADERS).contains(&count) {
             let allowed = format_args!("1 to {MAX_PROGRAM_HEADERS}");
@@ -98,12 +110,15 @@ impl<'a> Image<'a> {
         }
         let missing = "a note of Xen's of type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
         let entry = entry.ok_or_else(|| Error::rule("pvh-entry-missing", "none", missing))?;
-        let holds = |s: &Segment<'_>| {
-            s.executable && (s.address..s.end()).contains(&u64::from(entry))
-        };
+        let holds =
+            |s: &Segment<'_>| s.executable && (s.address..s.end()).contains(&u64::from(entry));
         if !segments.iter().any(holds) {
             let allowed = "an address in an executable segment";
-            return Err(Error::rule("pvh-entry", format_args!("{entry:#x}"), allowed));
+            return Err(Error::rule(
+                "pvh-entry",
+                format_args!("{entry:#x}"),
+                allowed,
+            ));
         }
         Ok(Self { entry, segments })
     }
@@ -125,7 +140,11 @@ fn segment<'a>(bytes: &'a [u8], header: &[u8]) -> Result<Option<Segment<'a>>, Er
     }
     if address.checked_add(memory_bytes).is_none() {
         let seen = format_args!("{memory_bytes:#x} bytes at {address:#x}");
-        return Err(Error::rule("elf-segment-address", seen, "an end below 2^64"));
+        return Err(Error::rule(
+            "elf-segment-address",
+            seen,
+            "an end below 2^64",
+        ));
     }
     let executable = u32_at(header, 4)? & EXECUTE != 0;
     Ok((memory_bytes != 0).then_some(Segment {
@@ -154,16 +173,24 @@ fn entry_note(notes: &[u8]) -> Result<Option<u32>, Error> {
             let value = match desc.len() {
                 4 => u64::from(u32_at(desc, 0)?),
                 8 => u64_at(desc, 0)?,
-                other => return Err(Error::rule("pvh-entry", format_args!("{other} bytes"), "4 or 8")),
+                other => {
+                    return Err(Error::rule(
+                        "pvh-entry",
+                        format_args!("{other} bytes"),
+                        "4 or 8",
+                    ));
+                }
             };
-            let entry = u32::try_from(value).map_err(|_| {
-                Error::rule("pvh-entry", format_args!("{value:#x}"), "32 bits")
-            })?;
+            let entry = u32::try_from(value)
+                .map_err(|_| Error::rule("pvh-entry", format_args!("{value:#x}"), "32 bits"))?;
             return Ok(Some(entry));
         }
         let next = desc_at.saturating_add(aligned(desc_bytes));
         // The last note's padding may be missing.
-        rest = usize::try_from(next).ok().and_then(|next| rest.get(next..)).unwrap_or_default();
+        rest = usize::try_from(next)
+            .ok()
+            .and_then(|next| rest.get(next..))
+            .unwrap_or_default();
     }
     Ok(None)
 }
@@ -188,7 +215,11 @@ fn slice<'a>(bytes: &'a [u8], at: u64, length: u64, rule: &'static str) -> Resul
     };
     range().ok_or_else(|| {
         let seen = format_args!("{length} bytes at offset {at}");
-        Error::rule(rule, seen, format_args!("what lies in {} bytes", bytes.len()))
+        Error::rule(
+            rule,
+            seen,
+            format_args!("what lies in {} bytes", bytes.len()),
+        )
     })
 }
 

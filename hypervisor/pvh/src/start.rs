@@ -72,7 +72,11 @@ impl StartInfo {
         put(&VERSION.to_le_bytes());
         put(&0u32.to_le_bytes()); // flags: not the initial domain
         put(&(module_count as u32).to_le_bytes());
-        let list = if modules.is_empty() { 0 } else { modules_address };
+        let list = if modules.is_empty() {
+            0
+        } else {
+            modules_address
+        };
         put(&list.to_le_bytes());
         put(&cmdline_address.to_le_bytes());
         put(&0u64.to_le_bytes()); // no RSDP: there is no ACPI
@@ -115,15 +119,28 @@ fn free_page(image: &Image<'_>, memory_bytes: u64) -> Result<u64, Error> {
             break;
         }
         if segment.end() > page {
-            page = segment.end().checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
+            page = segment
+                .end()
+                .checked_next_multiple_of(PAGE_BYTES)
+                .unwrap_or(u64::MAX);
         }
         if page > memory_bytes {
             break;
         }
     }
-    if page.checked_add(PAGE_BYTES).is_none_or(|end| end > memory_bytes) {
-        let seen = format_args!("an image that ends at {:#x} of {memory_bytes:#x}", image.end());
-        return Err(Error::rule("guest-memory", seen, "a free page for the start info"));
+    if page
+        .checked_add(PAGE_BYTES)
+        .is_none_or(|end| end > memory_bytes)
+    {
+        let seen = format_args!(
+            "an image that ends at {:#x} of {memory_bytes:#x}",
+            image.end()
+        );
+        return Err(Error::rule(
+            "guest-memory",
+            seen,
+            "a free page for the start info",
+        ));
     }
     Ok(page)
 }
@@ -225,11 +242,17 @@ mod tests {
             StartInfo::compose(&image(pieces), memory, "", &[]).map(|info| info.address)
         };
         assert_eq!(at(&[(0x1000, 1)], 1 << 20), Ok(0x2000));
-        assert_eq!(at(&[(0, 0x3001), (0x4000, 0x1000), (0x9000, 1)], 1 << 20), Ok(0x5000));
+        assert_eq!(
+            at(&[(0, 0x3001), (0x4000, 0x1000), (0x9000, 1)], 1 << 20),
+            Ok(0x5000)
+        );
         assert_eq!(at(&[(0x1fff, 2)], 1 << 20), Ok(0x3000));
         let full = at(&[(0, 0x4000)], 0x4000).unwrap_err();
         assert_eq!(full.rule, "guest-memory");
-        assert_eq!(at(&[(0, u64::MAX)], 0x4000).unwrap_err().rule, "guest-memory");
+        assert_eq!(
+            at(&[(0, u64::MAX)], 0x4000).unwrap_err().rule,
+            "guest-memory"
+        );
     }
 
     #[test]
