@@ -9,6 +9,12 @@ use guest_rt::{clock, console, cpu, hypercall};
 const PORT: u16 = 0x2f8;
 const LINE_STATUS: u16 = PORT + 5;
 const DATA_READY: u8 = 1;
+/// The interrupt's cause. The line itself is masked: causes are only read.
+const CAUSE: u16 = PORT + 2;
+const CAUSE_MASK: u8 = 0x0f;
+/// The receiver has reached its trigger level.
+const RECEIVED: u8 = 4;
+const TRIGGER_BYTES: usize = 14;
 const HOLDING_EMPTY: u8 = 1 << 5;
 /// What is read where there is no device.
 const NO_DEVICE: u8 = 0xff;
@@ -35,7 +41,8 @@ pub struct Com2 {
 }
 
 impl Com2 {
-    /// Sets it up: 115200 baud, 8N1, FIFOs on and empty, no interrupts. The
+    /// Sets it up: 115200 baud, 8N1, FIFOs on and empty, and the receiver tells
+    /// its cause (the line is masked). The
     /// receiver's trigger level is the highest, 14 bytes: an emulator takes no
     /// more than that from its socket at a time.
     #[must_use]
@@ -48,6 +55,7 @@ impl Com2 {
             (3, 0x03),
             (2, 0xc7),
             (4, 0x03),
+            (1, 0x01),
         ];
         for (register, value) in steps {
             // SAFETY: COM2 is this domain's; the device moves no memory.
@@ -139,13 +147,23 @@ impl Link for Com2 {
 
     fn read(&mut self, to: &mut [u8]) -> Result<usize, Error> {
         let mut count = 0;
-        for place in to {
-            if Self::line_status()? & DATA_READY == 0 {
+        while let Some(room) = to.get_mut(count..).filter(|room| !room.is_empty()) {
+            // At the trigger level one look stands for as many bytes.
+            // SAFETY: COM2 is this domain's; reading the cause ends none that is
+            // waited for.
+            let cause = unsafe { cpu::inb(CAUSE) } & CAUSE_MASK;
+            let waiting = if cause == RECEIVED {
+                TRIGGER_BYTES
+            } else if Self::line_status()? & DATA_READY != 0 {
+                1
+            } else {
                 break;
+            };
+            for place in room.iter_mut().take(waiting) {
+                // SAFETY: COM2 is this domain's, and what waits is ours to take.
+                *place = unsafe { cpu::inb(PORT) };
+                count += 1;
             }
-            // SAFETY: COM2 is this domain's, and what waited is ours to take.
-            *place = unsafe { cpu::inb(PORT) };
-            count += 1;
         }
         if count != 0 {
             self.last_byte_ns = clock::now_ns();

@@ -25,7 +25,7 @@ const AFTER: &[(RecordType, Fate, bool)] = &[
 ];
 
 /// How many seconds a side waits for an answer: all of it, in this scenario.
-const PATIENCE: u32 = 3;
+const PATIENCE: u32 = 2;
 
 pub fn play(rig: &mut Rig) -> Result<String> {
     let mut guest = rig.create(Side::A, 23, "")?;
