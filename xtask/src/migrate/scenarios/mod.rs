@@ -1,6 +1,7 @@
 //! The scenarios of `migrate-test`, in the order in which they are played.
 
 mod canonical;
+mod growth;
 mod link_cut;
 mod many_moves;
 mod policies;
@@ -58,6 +59,11 @@ pub fn all() -> &'static [Scenario] {
             name: "policy-resize",
             lesser_to: false,
             play: resize::play,
+        },
+        Scenario {
+            name: "growth",
+            lesser_to: false,
+            play: growth::play,
         },
         Scenario {
             name: "tampered",
