@@ -84,6 +84,15 @@ impl Status {
         self.may_run.store(may_run, Ordering::Release);
     }
 
+    /// Whether it has shut down or crashed: it never runs again.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(
+            self.stopped.load(Ordering::Acquire),
+            state::SHUT_DOWN | state::CRASHED
+        )
+    }
+
     /// Whether a migration forbids to alter it.
     #[must_use]
     pub fn is_frozen(&self) -> bool {

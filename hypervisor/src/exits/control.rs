@@ -8,6 +8,7 @@ use super::cr::{self, Allowed, Change, Control, CrError};
 use super::decode::{Kind, LmswSource};
 use super::walk::{Access, Fault, walk};
 use super::{Handled, Running};
+use crate::vcpu::live;
 use crate::virt::{Backend, Event, Register, SegmentName};
 use migration_abi::registers::attributes;
 use vcpu_xstate::policy::CpuPolicy;
@@ -108,7 +109,8 @@ fn lmsw_operand(running: &Running<'_>, source: LmswSource, next_rip: u64) -> Res
     for (i, byte) in (0u64..).zip(bytes.iter_mut()) {
         let segment = running.vcpu.backend.segment(memory_operand.segment);
         let linear = segment.base.wrapping_add(offset).wrapping_add(i);
-        let paging = running.paging();
+        let mut paging = running.paging();
+        paging.pkru = live::guest_pkru(paging.cr4);
         let linear = if paging.long() {
             linear
         } else {

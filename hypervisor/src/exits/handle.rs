@@ -118,6 +118,8 @@ fn exception(running: &mut Running<'_>, number: u8, error_code: Option<u32>) -> 
         let next_rip = running.next_rip(found.len);
         return hypercalls::handle(running, next_rip);
     }
+    // The host's memory or buses are broken: nothing that runs on is safe.
+    assert_ne!(number, vector::MC, "machine check while a guest ran");
     if number == vector::NM {
         return instructions::device_not_available(running);
     }

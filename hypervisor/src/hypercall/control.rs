@@ -14,7 +14,7 @@ use crate::mm::addr::GuestPhys;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use spin::mutex::SpinMutex;
-use xferry_abi::{Buffer, Control, DomainId, Errno, Reason, Request};
+use xferry_abi::{Buffer, Control, DomainId, Errno, Reason, Request, RightAction};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Why the last control call was refused. One text: there is one toolstack.
@@ -46,11 +46,7 @@ fn execute(
 ) -> Result<u64, Refusal> {
     use Request as R;
     if needs_heap(&request) {
-        let usage = crate::mm::heap::usage();
-        let free = usage.size_bytes.saturating_sub(usage.used_bytes);
-        if free < HEAP_RESERVE_BYTES {
-            return Err(call::memory(HEAP_RESERVE_BYTES as u64));
-        }
+        check_reserve()?;
     }
     match request {
         R::PhysicalInfo { buffer } => caller.give(buffer, state::physical_info().as_bytes()),
@@ -127,7 +123,7 @@ fn execute(
         } => right::act(domain, action, peer, caller.take(buffer)?),
         R::ConsoleRead { domain, buffer } => state::console_read(caller, &*other(domain)?, buffer),
         R::ConsoleWrite { domain, buffer } => {
-            state::console_write(caller, &*other(domain)?, buffer)
+            state::console_write(caller, &*unfrozen(domain)?, buffer)
         }
         R::GetConsole { domain, buffer } => state::get_console(caller, &*standing(domain)?, buffer),
         R::SetConsole { domain, buffer } => {
@@ -142,12 +138,26 @@ fn execute(
 /// Areas, memory maps and buffers are asked for singly and may be refused.
 const HEAP_RESERVE_BYTES: usize = 128 << 10;
 
-/// Requests that make such allocations. Destroying is among those that free more
-/// than they take.
+/// Whether the reserve is there.
+pub fn check_reserve() -> Result<(), Refusal> {
+    let usage = crate::mm::heap::usage();
+    let free = usage.size_bytes.saturating_sub(usage.used_bytes);
+    if free < HEAP_RESERVE_BYTES {
+        return Err(call::memory(HEAP_RESERVE_BYTES as u64));
+    }
+    Ok(())
+}
+
+/// Requests that make such allocations.
 const fn needs_heap(request: &Request) -> bool {
     matches!(
         request,
-        Request::Create { .. } | Request::SetPolicy { .. } | Request::Right { .. }
+        Request::Create { .. }
+            | Request::SetPolicy { .. }
+            | Request::Right {
+                action: RightAction::SourceBegin,
+                ..
+            }
     )
 }
 
@@ -280,7 +290,13 @@ pub fn settle(domain: &Domain) {
 
 /// A standing domain that no migration has frozen.
 fn alterable(id: DomainId) -> Result<Arc<Domain>, Refusal> {
-    let domain = standing(id)?;
+    standing(id)?;
+    unfrozen(id)
+}
+
+/// A domain that no migration has frozen, running or not.
+fn unfrozen(id: DomainId) -> Result<Arc<Domain>, Refusal> {
+    let domain = other(id)?;
     if domain.status.is_frozen() {
         return Err(Refusal::new(
             Errno::EBUSY,

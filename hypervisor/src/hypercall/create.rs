@@ -69,6 +69,8 @@ pub fn build(id: DomainId, parameters: &CreateParameters) -> Result<Arc<Domain>,
     let slot = Slot::take().ok_or_else(|| call::memory(0))?;
     let memory =
         GuestMemory::new(slot, parameters.memory_pages).map_err(|e| refused(e, parameters))?;
+    // The map of its memory may have taken much of the heap.
+    super::control::check_reserve()?;
     let limit = match parameters.xstate_limit_bytes {
         0 => default_limit(&policy, parameters.vcpus),
         bytes => bytes,
@@ -124,10 +126,10 @@ pub fn destroy(domain: &Arc<Domain>) -> Result<u64, Refusal> {
 pub fn remove(domain: &Arc<Domain>) {
     domain.status.set_paused(true);
     super::control::settle(domain);
-    // Dropped after the locks are open again.
-    let queued = QUEUE.lock().remove(domain.id);
+    QUEUE.lock().remove(domain.id);
+    // Dropped after the lock is open again.
     let known = DOMAINS.lock().remove(domain.id);
-    drop((queued, known));
+    drop(known);
 }
 
 /// Twice what all components of the policy take: a re-size needs the old and

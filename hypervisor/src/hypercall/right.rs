@@ -32,9 +32,20 @@ pub fn act(domain: DomainId, action: RightAction, peer: u64, id: [u8; 16]) -> Re
         if let Some(other) = registry.of_domain(target.id) {
             return Err(busy(other.status));
         }
-        registry
-            .begin(id, domain, Status::Source(source::State::Running))
-            .map_err(|r| refused(&r))?;
+        // It must not end between the look and the pause.
+        target.status.set_may_run(false);
+        settle(&target);
+        let begun = if target.status.has_ended() {
+            Err(ended(domain))
+        } else {
+            registry
+                .begin(id, domain, Status::Source(source::State::Running))
+                .map_err(|r| refused(&r))
+        };
+        if begun.is_err() {
+            target.status.set_may_run(true);
+        }
+        begun?;
     }
     let step = registry.step(id, event);
     if step.is_err() && begun {
@@ -110,6 +121,18 @@ fn movable(id: DomainId) -> Result<Arc<Domain>, Refusal> {
                 format_args!("there is no domain {} that can be moved", id.0),
             )
         })
+}
+
+/// A domain that has ended has nothing to run elsewhere.
+fn ended(id: DomainId) -> Refusal {
+    Refusal::new(
+        Errno::EILSEQ,
+        Reason::CLASS_DOMAIN,
+        8,
+        u64::from(id.0),
+        0,
+        format_args!("domain-ended: domain {} has shut down or crashed", id.0),
+    )
 }
 
 /// Does what a step asks for. A domain that is to be freed is returned.

@@ -309,3 +309,20 @@ fn arguments_that_are_none_change_nothing() {
     let refused = handover.toolstack.call(request).unwrap_err();
     assert_eq!((refused.errno, refused.allowed), (Errno::ENOBUFS, 16));
 }
+
+/// A guest that shut down while the source waited for its peer was sent as one
+/// that runs, and ran on past its end.
+#[test]
+fn a_domain_that_has_ended_is_not_moved() {
+    let mut handover = Handover::source();
+    handover.domain.status.stop(crate::domain::status::Stop {
+        state: xferry_abi::info::state::SHUT_DOWN,
+        cause: 0,
+        detail: 0,
+    });
+    let refused = handover.act(RightAction::SourceBegin).unwrap_err();
+    assert_eq!(refused.errno, Errno::EILSEQ);
+    let known = handover.act_with(RightAction::Query, 0);
+    assert_eq!(known, Ok(u64::from(Status::Unknown.code())));
+    assert!(!handover.domain.status.is_frozen());
+}

@@ -97,7 +97,10 @@ pub fn get_registers(
     index: u32,
     buffer: Buffer,
 ) -> Result<u64, Refusal> {
-    let vcpu = vcpu(domain, index)?.vcpu.lock();
+    let cell = vcpu(domain, index)?;
+    let mut vcpu = cell.vcpu.lock();
+    // What it was told of since it last ran is part of what it is.
+    vcpu.events.pending |= cell.take_raised();
     let record = record::export(&vcpu, tsc::now());
     caller.give(buffer, record.as_bytes())
 }

@@ -321,3 +321,14 @@ fn a_buffer_that_ends_in_memory_that_is_not_there_is_not_filled() {
     assert_eq!(refusal.allowed, needed);
     assert_eq!(two.toolstack.guest.take(BUFFER, 16), [0x5a; 16]);
 }
+
+/// Input that came while a guest did not run arrived without its event, and a
+/// halted guest slept on.
+#[test]
+fn an_event_raised_since_the_vcpu_last_ran_moves_with_it() {
+    let mut two = Two::new(HOST, 1, 0);
+    assert_eq!(two.registers().pending_events, 0);
+    two.domain.vcpus[0].raise(xferry_abi::Event::Console);
+    let bit = 1 << xferry_abi::Event::Console as u64;
+    assert_eq!(two.registers().pending_events, bit);
+}

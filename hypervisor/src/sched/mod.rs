@@ -91,16 +91,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Removes them. What was removed is returned, so that it is dropped when
-    /// the queue's lock is open again.
-    #[must_use]
-    pub fn remove(&mut self, id: DomainId) -> Vec<VcpuRef> {
-        let (gone, kept) = core::mem::take(&mut self.entries)
-            .into_iter()
-            .partition(|entry| entry.domain.id == id);
-        self.entries = kept;
+    /// Removes them, in place: a full heap must not keep a domain alive. The
+    /// caller holds the domain, so none of these references is its last.
+    pub fn remove(&mut self, id: DomainId) {
+        self.entries.retain(|entry| entry.domain.id != id);
         self.last = 0;
-        gone
     }
 
     /// Chooses the next vCPU at host time `now_ns`, beginning behind the one

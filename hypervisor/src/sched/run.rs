@@ -12,8 +12,8 @@ use crate::console;
 use crate::cpu::{apic, interrupts, tsc};
 use crate::domain::status::Stop;
 use crate::exits::{self, Next, Running};
-use crate::vcpu::{Activity, Vcpu};
-use crate::virt::{Backend, Exit};
+use crate::vcpu::{Activity, Vcpu, rflags};
+use crate::virt::{Backend, Exit, Register};
 use xferry_abi::info::crash;
 
 /// How long a guest's vCPU runs while others wait.
@@ -68,7 +68,8 @@ fn slice(pcpu: &mut Pcpu, target: &VcpuRef) {
     let next = loop {
         vcpu.events.pending |= cell.take_raised();
         if vcpu.activity == Activity::Halted {
-            if !vcpu.events.wakes() {
+            let interrupts = vcpu.backend.read(Register::Rflags) & rflags::IF != 0;
+            if !vcpu.events.wakes(interrupts) {
                 break Next::Block;
             }
             vcpu.activity = Activity::Running;

@@ -107,10 +107,12 @@ impl Events {
         None
     }
 
-    /// Whether anything waits that ends HLT.
+    /// Whether anything waits that ends HLT: an interrupt does only where
+    /// RFLAGS.IF is set.
     #[must_use]
-    pub fn wakes(&self) -> bool {
-        self.first.is_some() || self.overtaken.is_some() || self.next_pending().is_some()
+    pub fn wakes(&self, interrupts: bool) -> bool {
+        self.first.is_some()
+            || interrupts && (self.overtaken.is_some() || self.next_pending().is_some())
     }
 
     /// What goes before the next instruction, without taking it.
@@ -130,7 +132,7 @@ impl Events {
             return Delivery::Nothing;
         }
         if !interruptible {
-            return if self.wakes() {
+            return if self.wakes(true) {
                 Delivery::Window
             } else {
                 Delivery::Nothing
@@ -200,10 +202,11 @@ mod tests {
     fn events_without_a_vector_wait_and_wake_nobody() {
         let mut events = Events::NONE;
         events.pending = 0b11;
-        assert!(!events.wakes());
+        assert!(!events.wakes(true));
         assert_eq!(events.take(true), Delivery::Nothing);
         events.vectors[1] = 0x41;
-        assert!(events.wakes());
+        assert!(events.wakes(true));
+        assert!(!events.wakes(false));
         assert_eq!(
             events.take(true),
             Delivery::Inject {
@@ -220,9 +223,10 @@ mod tests {
         events.vectors[0] = 0x40;
         events.timer_deadline_ns = 1000;
         events.expire(999);
-        assert!(!events.wakes());
+        assert!(!events.wakes(true));
         events.expire(1000);
-        assert!(events.wakes());
+        assert!(events.wakes(true));
+        assert!(!events.wakes(false));
         assert_eq!(events.timer_deadline_ns, u64::MAX);
     }
 

@@ -123,6 +123,12 @@ pub fn import(
     vcpu.set_registers(record, host_tsc);
     vcpu.events.set_recorded(event);
     if let Some(at) = vcpu.clock_page {
+        // The guest may be between two looks at the version: it has to change,
+        // so it counts on from what stands in the page.
+        let mut version = [0; 4];
+        if memory.read(at, &mut version).is_ok() {
+            vcpu.clock_version = u32::from_le_bytes(version);
+        }
         vcpu.clock_version =
             clock::publish(memory, at, &vcpu.clock, vcpu.tsc_offset, vcpu.clock_version);
     }

@@ -252,3 +252,23 @@ fn a_policy_is_held_against_the_registers() {
         assert_eq!(refused.map_err(|error| error.rule()), Err(expected));
     }
 }
+
+/// A guest between two looks at the version found the same one before and
+/// after a move, and mixed two pages' numbers.
+#[test]
+fn the_clock_pages_version_changes_with_a_move() {
+    let (guest, mut record) = guest();
+    record.clock_page_gpa = DATA;
+    for written_at_the_source in [2u32, 6, u32::MAX - 1] {
+        let at = GuestPhys::new(DATA);
+        let version = written_at_the_source.to_le_bytes();
+        guest.domain.memory.write(at, &version).unwrap();
+        guest.vcpu().clock_version = 0;
+        take(&guest, &record).unwrap();
+        let mut now = [0; 4];
+        guest.domain.memory.read(at, &mut now).unwrap();
+        let now = u32::from_le_bytes(now);
+        assert_ne!(now, written_at_the_source);
+        assert_eq!(now % 2, 0);
+    }
+}

@@ -37,6 +37,7 @@ pub mod vector {
     pub const GP: u8 = 13;
     pub const PF: u8 = 14;
     pub const AC: u8 = 17;
+    pub const MC: u8 = 18;
 }
 
 impl Event {

@@ -34,8 +34,9 @@ const TLB_FLUSH_ALL: u32 = 1;
 
 /// Exceptions that are intercepted: #DB and #AC, because a guest that makes
 /// their delivery raise them again would never come back (CVE-2015-8104,
-/// CVE-2015-5307); #UD, because the other vendor's VMCALL raises it.
-const EXCEPTIONS: u32 = 1 << 1 | 1 << 6 | 1 << 17;
+/// CVE-2015-5307); #UD, because the other vendor's VMCALL raises it; #MC, because
+/// it is the machine's and not the guest's.
+const EXCEPTIONS: u32 = 1 << 1 | 1 << 6 | 1 << 17 | 1 << 18;
 
 /// CR0 and CR4 writes: their verdicts depend on the policy.
 const CR_WRITES: u16 = 1 << 0 | 1 << 4;
