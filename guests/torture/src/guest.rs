@@ -1,6 +1,7 @@
 //! Where the guest starts.
 #![allow(unsafe_code)] // static memory, control registers
 
+use crate::hostile;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::run::{Memory, Run};
@@ -14,6 +15,9 @@ static mut MEMORY: Memory = Memory::NEW;
 fn start(boot: &'static BootInfo) -> ! {
     // Both vendors' instructions must do, on any machine.
     hypercall::use_instruction(Instruction::Alternate);
+    if let Some(deed) = boot.option("hostile") {
+        hostile::act(deed);
+    }
     let options = match Options::parse(boot.cmdline()) {
         Ok(options) => options,
         Err(unknown) => {

@@ -18,6 +18,8 @@ mod direct;
 mod groups;
 #[cfg(target_os = "none")]
 mod guest;
+#[cfg(target_os = "none")]
+mod hostile;
 mod image;
 mod machine;
 mod options;

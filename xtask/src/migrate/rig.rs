@@ -152,7 +152,7 @@ impl Rig {
         ))
     }
 
-    fn row(&self, side: Side, name: &str) -> Result<Option<String>> {
+    pub fn row(&self, side: Side, name: &str) -> Result<Option<String>> {
         let rows = self.shell(side).run("list")?;
         Ok(rows
             .into_iter()

@@ -3,6 +3,7 @@
 mod boot;
 mod cargo;
 mod faults;
+mod hostile;
 
 use std::time::Instant;
 
@@ -71,6 +72,7 @@ const STEPS: &[(&str, Step)] = &[
     ("unit and property tests", cargo::test),
     ("machine self-tests", boot::machine),
     ("boot to the shell", boot::shell),
+    ("hostile guests", hostile::play),
     ("faults in the import", faults::play),
     ("migrate-test", migrate_test),
 ];

@@ -69,9 +69,5 @@ fn limit(rig: &Rig, guest: &Guest, bytes: u64) -> Result<()> {
 
 /// The guest's line in `list`.
 fn row(rig: &Rig, guest: &Guest) -> Result<String> {
-    let lines = rig.shell(guest.at).run("list")?;
-    let mine = lines
-        .into_iter()
-        .find(|line| line.split_whitespace().nth(1) == Some(guest.name.as_str()));
-    Ok(mine.unwrap_or_default())
+    Ok(rig.row(guest.at, &guest.name)?.unwrap_or_default())
 }
