@@ -149,6 +149,9 @@ impl Hardware for Silicon {
         u64::from(high) << 32 | u64::from(low)
     }
 
+    // Never inlined, so that a check of the linked program can tell by the
+    // function's name who moves state.
+    #[inline(never)]
     unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64) {
         // SAFETY: as the caller promises.
         unsafe {
@@ -182,6 +185,7 @@ impl Hardware for Silicon {
         }
     }
 
+    #[inline(never)]
     unsafe fn clear_fp_pointers(&mut self) {
         let zero = 0u32;
         // SAFETY: x87 is free to use, as the caller promises. FNCLEX first: a

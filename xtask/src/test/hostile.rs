@@ -52,7 +52,7 @@ pub fn play(workspace: &Workspace) -> Result<Tally> {
         .logs()
         .join(format!("hostile-{}", std::process::id()));
     let machine = MachineSpec::default();
-    let mut rig = Rig::boot([&machine, &machine], [&image, &image], &logs)?;
+    let rig = Rig::boot([&machine, &machine], [&image, &image], &logs)?;
     let mut bystander = rig.create(Side::A, BYSTANDER, "")?;
     let mut tally = Tally::default();
     for (deed, end) in DEEDS {
