@@ -76,8 +76,9 @@ pub fn shell(boot: &BootInfo) -> ! {
     let mut editor = Editor::new();
     let mut typed = Vec::new();
     write(&alloc::format!(
-        "xferry toolstack: {} images; `help` lists the commands\n",
-        images.len()
+        "xferry toolstack: {} image{}; `help` lists the commands\n",
+        images.len(),
+        if images.len() == 1 { "" } else { "s" }
     ));
     write(PROMPT);
     loop {

@@ -9,8 +9,6 @@ pub enum Errno {
     EPERM = 1,
     /// No such domain, vCPU or migration.
     ENOENT = 2,
-    /// Argument list too long.
-    E2BIG = 7,
     /// Out of memory.
     ENOMEM = 12,
     /// Bad guest-physical address.
@@ -33,10 +31,9 @@ pub enum Errno {
 
 impl Errno {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::EPERM,
         Self::ENOENT,
-        Self::E2BIG,
         Self::ENOMEM,
         Self::EFAULT,
         Self::EBUSY,

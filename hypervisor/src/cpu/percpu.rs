@@ -22,14 +22,6 @@ pub struct PerCpu {
     this: Cell<*const Self>,
     /// The top of the stack that this processor's run loop uses.
     pub stack_top: Cell<u64>,
-    /// What the virtualization backend keeps for this processor.
-    pub backend: Cell<*mut ()>,
-    /// What the scheduler keeps for this processor.
-    pub scheduler: Cell<*mut ()>,
-    /// What the vCPU that runs here is, null if none.
-    pub vcpu: Cell<*mut ()>,
-    /// Set by interrupt handlers: somebody has to look before a guest runs on.
-    pub attention: Cell<bool>,
     /// 0 for the boot processor, then counted up.
     id: Cell<u32>,
     /// The local APIC's ID.
@@ -45,8 +37,6 @@ pub struct PerCpu {
 pub const SELF_OFFSET: usize = offset_of!(PerCpu, this);
 /// Offset of [`PerCpu::stack_top`].
 pub const STACK_TOP_OFFSET: usize = offset_of!(PerCpu, stack_top);
-/// Offset of [`PerCpu::backend`].
-pub const BACKEND_OFFSET: usize = offset_of!(PerCpu, backend);
 
 const _: () = assert!(SELF_OFFSET == 0);
 
@@ -56,10 +46,6 @@ impl PerCpu {
         Self {
             this: Cell::new(core::ptr::null()),
             stack_top: Cell::new(0),
-            backend: Cell::new(core::ptr::null_mut()),
-            scheduler: Cell::new(core::ptr::null_mut()),
-            vcpu: Cell::new(core::ptr::null_mut()),
-            attention: Cell::new(false),
             id: Cell::new(0),
             apic_id: Cell::new(0),
             interrupts: Cell::new(0),
