@@ -9,6 +9,7 @@
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::error::broken_rules;
 use crate::layout::{ComponentFacts, Form, Geometry};
+use crate::values::Limits;
 
 /// The four registers that CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,8 +109,7 @@ pub struct HostXstate {
     offered: ComponentSet,
     geometry: Geometry,
     instructions: Instructions,
-    mxcsr_mask: u32,
-    linear_address_bits: u8,
+    limits: Limits,
     leaks_fp_pointers: bool,
 }
 
@@ -175,8 +175,8 @@ impl HostXstate {
                 sound.insert(ComponentSet::only(index));
             }
         }
-        let pku = cpuid(7, 0).ecx & 1 << 3 != 0;
-        if !pku {
+        let seventh = cpuid(7, 0);
+        if seventh.ecx & 1 << 3 == 0 {
             sound.remove(ComponentSet::only(ComponentIndex::PKRU));
         }
         let sound = sound.difference(NEVER);
@@ -200,8 +200,12 @@ impl HostXstate {
             offered: ComponentSet::EMPTY,
             geometry,
             instructions,
-            mxcsr_mask: if mxcsr_mask == 0 { 0xffbf } else { mxcsr_mask },
-            linear_address_bits,
+            limits: Limits {
+                mxcsr_mask: if mxcsr_mask == 0 { 0xffbf } else { mxcsr_mask },
+                linear_address_bits,
+                shadow_stacks: seventh.ecx & 1 << 7 != 0,
+                branch_tracking: seventh.edx & 1 << 20 != 0,
+            },
             leaks_fp_pointers: amd && sizes.ebx & 1 << 2 == 0,
         };
         host.settle();
@@ -276,14 +280,19 @@ impl HostXstate {
         }
     }
 
+    /// What decides which register contents it takes.
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Bits of MXCSR that can be set without #GP (AMD's bit 17 faults on Intel).
     pub const fn mxcsr_mask(&self) -> u32 {
-        self.mxcsr_mask
+        self.limits.mxcsr_mask
     }
 
     /// Width of linear addresses, 48 to 57 bits: what "canonical" means here.
     pub const fn linear_address_bits(&self) -> u8 {
-        self.linear_address_bits
+        self.limits.linear_address_bits
     }
 
     /// Whether XRSTOR leaves FIP, FDP and FOP of the last owner where no x87

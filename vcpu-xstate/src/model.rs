@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::header::XsaveHeader;
-use crate::hw::{Hardware, RestoreFault, RestoreInstruction};
+use crate::hw::{ComponentMsr, Hardware, RestoreFault, RestoreInstruction};
 use crate::image::payload;
 use crate::layout::{Form, LEGACY_BYTES, MIN_IMAGE_BYTES, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
@@ -35,6 +35,8 @@ pub struct Model {
     pub restores: u32,
     /// Writes to control registers so far.
     pub control_writes: u32,
+    /// Writes of a component's own registers so far.
+    pub direct_writes: u32,
     /// Refuse the next restore (a broken promise of validation).
     pub fail_next_restore: bool,
     /// This component is saved wrongly, as Bochs saves tiles.
@@ -55,6 +57,7 @@ impl Model {
             xfd_err: 0,
             restores: 0,
             control_writes: 0,
+            direct_writes: 0,
             fail_next_restore: false,
             broken: None,
             modified: ComponentSet::ALL,
@@ -88,6 +91,16 @@ impl Model {
         self.regs.legacy.mxcsr.set(value);
         self.modified
             .insert(ComponentSet::only(ComponentIndex::SSE));
+    }
+
+    fn put(&mut self, component: ComponentIndex, offset: usize, bytes: &[u8]) {
+        assert!(
+            self.host.offered().has(component),
+            "#UD or #GP: {component}"
+        );
+        self.direct_writes += 1;
+        self.regs.get(component)[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.modified.insert(ComponentSet::only(component));
     }
 
     fn xinuse(&self) -> ComponentSet {
@@ -155,8 +168,7 @@ impl Model {
                 .filter(|place| loads.has(place.component))
                 .all(|place| {
                     let bytes = &image[payload(place)];
-                    let bits = self.host.linear_address_bits();
-                    values::check(place.component, bytes, bits).is_ok()
+                    values::check(place.component, bytes, &self.host.limits()).is_ok()
                 })
     }
 
@@ -214,6 +226,17 @@ impl Model {
     }
 }
 
+/// The component and byte that a register is.
+fn place(register: ComponentMsr) -> (ComponentIndex, usize) {
+    for component in ComponentSet::ALL {
+        let registers = ComponentMsr::of(component);
+        if let Some(i) = registers.iter().position(|one| *one == register) {
+            return (component, 8 * i);
+        }
+    }
+    panic!("{register:?} belongs to no component");
+}
+
 /// The bytes that an instruction may touch for `layout`.
 fn extent(host: &HostXstate, form: Form, layout: ComponentSet) -> usize {
     host.geometry().image_size(form, layout)
@@ -250,6 +273,29 @@ impl Hardware for Model {
 
     unsafe fn read_xfd_err(&mut self) -> u64 {
         self.xfd_err
+    }
+
+    unsafe fn read_pkru(&mut self) -> u32 {
+        let bytes = self.regs.get(ComponentIndex::PKRU);
+        u32::from_le_bytes(*bytes.first_chunk().unwrap())
+    }
+
+    unsafe fn write_pkru(&mut self, value: u32) {
+        self.put(ComponentIndex::PKRU, 0, &value.to_le_bytes());
+    }
+
+    unsafe fn read_msr(&mut self, register: ComponentMsr) -> u64 {
+        let (component, offset) = place(register);
+        let bytes = &self.regs.get(component)[offset..];
+        u64::from_le_bytes(*bytes.first_chunk().unwrap())
+    }
+
+    unsafe fn write_msr(&mut self, register: ComponentMsr, value: u64) {
+        let (component, offset) = place(register);
+        self.put(component, offset, &value.to_le_bytes());
+        let bytes = self.regs.get(component).clone();
+        let legal = values::check(component, &bytes, &self.host.limits());
+        assert!(legal.is_ok(), "#GP: WRMSR of {register:?}: {legal:?}");
     }
 
     unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64) {

@@ -93,7 +93,11 @@ impl Machine {
         match (leaf, subleaf) {
             (0, _) => r.eax = 0xd,
             (1, _) => r.ecx = 1 << 26,
-            (7, 0) => r.ecx = u32::from(known.has(ComponentIndex::PKRU)) << 3,
+            (7, 0) => {
+                let cet = known.intersects(ComponentSet::CET);
+                r.ecx = u32::from(known.has(ComponentIndex::PKRU)) << 3 | u32::from(cet) << 7;
+                r.edx = u32::from(cet) << 20;
+            }
             (0xd, 0) => (r.eax, r.edx) = (user as u32, (user >> 32) as u32),
             (0xd, 1) => {
                 r.eax = self.instructions;

@@ -330,8 +330,9 @@ fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(), Rejection>
         return Err(R::Mxcsr(mxcsr.into(), host.mxcsr_mask().into()));
     }
 
+    let limits = host.limits();
     for (component, bytes) in image.held() {
-        values::check(component, bytes, host.linear_address_bits()).map_err(|bad| match bad {
+        values::check(component, bytes, &limits).map_err(|bad| match bad {
             BadValue::Address(seen, allowed) => R::Address(component, seen, allowed),
             BadValue::Reserved(seen, allowed) => R::Reserved(component, seen, allowed),
             BadValue::CetTracker(seen, allowed) => R::CetTracker(seen, allowed),

@@ -5,6 +5,38 @@
 //! here is never wider than the processor's.
 
 use crate::component::ComponentIndex;
+use crate::error::broken_rules;
+
+/// What of a machine decides which contents it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bits of MXCSR that can be set without #GP (AMD's bit 17 faults on Intel).
+    pub mxcsr_mask: u32,
+    /// Width of linear addresses, 48 to 57 bits: what "canonical" means.
+    pub linear_address_bits: u8,
+    /// CPUID.(7,0):ECX.CET_SS\[7\]: IA32_U_CET has its bits 1:0, and there are
+    /// shadow-stack pointers.
+    pub shadow_stacks: bool,
+    /// CPUID.(7,0):EDX.CET_IBT\[20\]: IA32_U_CET has its other bits. No AMD
+    /// processor has them: an Intel guest's would fault there.
+    pub branch_tracking: bool,
+}
+
+impl Limits {
+    /// The bits of IA32_U_CET that can be set (SDM Vol. 1, 17.2.4 MSRs; the
+    /// upper ones are the legacy bitmap's address).
+    const fn u_cet(&self) -> u64 {
+        let stacks = if self.shadow_stacks { 0x3 } else { 0 };
+        let tracking = if self.branch_tracking { !0x3c3 } else { 0 };
+        stacks | tracking
+    }
+
+    /// A shadow-stack pointer: a canonical multiple of 4, or nothing.
+    fn stack_pointer(&self, value: u64) -> Result<(), BadValue> {
+        canonical(value, self.linear_address_bits)?;
+        only(value, if self.shadow_stacks { !0x3 } else { 0 })
+    }
+}
 
 /// What is wrong with the contents of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +53,24 @@ pub enum BadValue {
     TileConfig(u64, u64),
 }
 
-/// Judges the defined bytes of a component; `linear_address_bits` is the
-/// machine's. Components without a rule here take any bytes.
-pub fn check(
-    component: ComponentIndex,
-    bytes: &[u8],
-    linear_address_bits: u8,
-) -> Result<(), BadValue> {
+broken_rules!(BadValue,
+    Self::Address(seen, allowed) => ("component-address", 0x314, seen, allowed),
+    Self::Reserved(seen, allowed) => ("component-reserved", 0x315, seen, allowed),
+    Self::CetTracker(seen, allowed) => ("cet-tracker", 0x316, seen, allowed),
+    Self::LbrDepth(seen, largest) => ("lbr-depth", 0x317, seen, largest),
+    Self::TileConfig(seen, largest) => ("tile-config", 0x318, seen, largest),
+);
+
+/// Judges the defined bytes of a component for a machine with these limits.
+/// Components without a rule here take any bytes.
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result<(), BadValue> {
     let at = |offset| word(bytes, offset);
     let address = |offset, reserved: u64| {
         let value = at(offset);
-        canonical(value, linear_address_bits)?;
+        canonical(value, limits.linear_address_bits)?;
         only(value, !reserved)
     };
     match component {
@@ -41,14 +80,14 @@ pub fn check(
         ComponentIndex::PASID => only(at(0), 0x800f_ffff),
         // IA32_U_CET and IA32_PL3_SSP.
         ComponentIndex::CET_U => {
-            address(0, 0x3c0)?;
+            address(0, !limits.u_cet())?;
             if at(0) & 0xc00 == 0xc00 {
                 return Err(BadValue::CetTracker(at(0), at(0) & !0x400));
             }
-            address(8, 0x3)
+            limits.stack_pointer(at(8))
         }
         // IA32_PL0_SSP to IA32_PL2_SSP.
-        ComponentIndex::CET_S => (0..3).try_for_each(|i| address(8 * i, 0x3)),
+        ComponentIndex::CET_S => (0..3).try_for_each(|i| limits.stack_pointer(at(8 * i))),
         // UIHANDLER, UISTACKADJUST, UINTR_MISC (size of the table, UINV, UIF),
         // UPIDADDR, UIRR, UITTADDR (SDM Vol. 1, 13.5.11).
         ComponentIndex::UINTR => {
@@ -138,12 +177,18 @@ mod tests {
     use super::*;
 
     const HOLE: u64 = 0x0000_8000_0000_0000;
+    const LIMITS: Limits = Limits {
+        mxcsr_mask: 0xffff,
+        linear_address_bits: 48,
+        shadow_stacks: true,
+        branch_tracking: true,
+    };
 
     /// The component with `value` at `offset`, else zero.
     fn with(component: ComponentIndex, offset: usize, value: u64) -> Result<(), BadValue> {
         let mut bytes = vec![0; component.payload_bytes().unwrap()];
         bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-        check(component, &bytes, 48)
+        check(component, &bytes, &LIMITS)
     }
 
     #[test]
@@ -153,11 +198,19 @@ mod tests {
                 continue;
             };
             let mut bytes = vec![0; len];
-            assert_eq!(check(component, &bytes, 48), Ok(()), "{component} INIT");
+            assert_eq!(
+                check(component, &bytes, &LIMITS),
+                Ok(()),
+                "{component} INIT"
+            );
             for seed in [0, 0x5a, 0xff] {
                 bytes.fill(0);
                 crate::selftest::pattern(component, seed, &mut bytes);
-                assert_eq!(check(component, &bytes, 48), Ok(()), "{component} {seed}");
+                assert_eq!(
+                    check(component, &bytes, &LIMITS),
+                    Ok(()),
+                    "{component} {seed}"
+                );
                 assert!(bytes.iter().any(|b| *b != 0), "{component} pattern is INIT");
             }
         }
@@ -193,9 +246,13 @@ mod tests {
         // 57 bits reach further.
         let mut bytes = [0; 16];
         bytes[8..].copy_from_slice(&HOLE.to_le_bytes());
-        assert_eq!(check(C::CET_U, &bytes, 57), Ok(()));
+        let wide = Limits {
+            linear_address_bits: 57,
+            ..LIMITS
+        };
+        assert_eq!(check(C::CET_U, &bytes, &wide), Ok(()));
         bytes[8..].copy_from_slice(&(1u64 << 56).to_le_bytes());
-        assert!(check(C::CET_U, &bytes, 57).is_err());
+        assert!(check(C::CET_U, &bytes, &wide).is_err());
     }
 
     #[test]
@@ -231,6 +288,40 @@ mod tests {
         assert_eq!(with(C::LBR, 8, 72), Err(BadValue::LbrDepth(72, 64)));
     }
 
+    /// WRMSR and XRSTORS of IA32_U_CET fault on the bits of a feature that the
+    /// processor lacks: AMD has shadow stacks without branch tracking.
+    #[test]
+    fn cet_bits_of_a_feature_that_the_processor_lacks() {
+        use ComponentIndex as C;
+        let amd = Limits {
+            branch_tracking: false,
+            ..LIMITS
+        };
+        let neither = Limits {
+            shadow_stacks: false,
+            ..amd
+        };
+        let user = |value: u64, stack: u64| [value.to_le_bytes(), stack.to_le_bytes()].concat();
+        for (bytes, here, on_amd, without) in [
+            (user(0, 0), true, true, true),
+            (user(3, 0x1000), true, true, false),
+            (user(4, 0x1000), true, false, false),
+            (user(0x1004, 0), true, false, false),
+            (user(0, 0x1000), true, true, false),
+        ] {
+            for (limits, legal) in [(&LIMITS, here), (&amd, on_amd), (&neither, without)] {
+                assert_eq!(
+                    check(C::CET_U, &bytes, limits).is_ok(),
+                    legal,
+                    "{bytes:x?} {limits:?}"
+                );
+            }
+        }
+        let stacks = user(0x1000, 0);
+        assert!(check(C::CET_S, &stacks, &amd).is_ok());
+        assert!(check(C::CET_S, &stacks, &neither).is_err());
+    }
+
     #[test]
     fn tile_configurations_as_ldtilecfg_has_them() {
         let refused = |edits: &[(usize, u8)]| {
@@ -239,7 +330,7 @@ mod tests {
             for (offset, value) in edits {
                 bytes[*offset] = *value;
             }
-            check(ComponentIndex::TILECFG, &bytes, 48).is_err()
+            check(ComponentIndex::TILECFG, &bytes, &LIMITS).is_err()
         };
         assert!(!refused(&[]));
         assert!(!refused(&[(16, 0), (48, 0)]));

@@ -7,6 +7,7 @@
 //! areas, whose size and form are right by type.
 #![allow(unsafe_code)] // instructions that read and write memory by raw pointer
 
+mod component_msr;
 #[cfg(target_arch = "x86_64")]
 mod mxcsr;
 mod registers;
@@ -17,6 +18,7 @@ use core::fmt;
 
 use crate::cpuid::SaveInstruction;
 
+pub use component_msr::ComponentMsr;
 #[cfg(target_arch = "x86_64")]
 pub use mxcsr::mxcsr_mask;
 pub use registers::{Controls, RegisterFile};
@@ -79,6 +81,33 @@ pub trait Hardware {
     /// # Safety
     /// The processor has XFD.
     unsafe fn read_xfd_err(&mut self) -> u64;
+
+    /// RDPKRU.
+    ///
+    /// # Safety
+    /// The processor has PKU, and CR4.PKE is set.
+    unsafe fn read_pkru(&mut self) -> u32;
+
+    /// WRPKRU.
+    ///
+    /// # Safety
+    /// As [`read_pkru`](Self::read_pkru), and nothing that the caller runs
+    /// accesses user pages (the host maps none).
+    unsafe fn write_pkru(&mut self, value: u32);
+
+    /// RDMSR of a supervisor component's register.
+    ///
+    /// # Safety
+    /// The processor has the register.
+    unsafe fn read_msr(&mut self, register: ComponentMsr) -> u64;
+
+    /// WRMSR of a supervisor component's register.
+    ///
+    /// # Safety
+    /// The processor has the register and takes `value`. Nothing that the
+    /// caller runs depends on it: these registers act on user mode, or where
+    /// supervisor shadow stacks are on, which are the guest's alone.
+    unsafe fn write_msr(&mut self, register: ComponentMsr, value: u64);
 
     /// Saves with requested-feature bitmap `rfbm`.
     ///

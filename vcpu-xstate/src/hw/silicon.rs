@@ -7,7 +7,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use super::{Hardware, RestoreFault, RestoreInstruction};
+use super::{ComponentMsr, Hardware, RestoreFault, RestoreInstruction};
 use crate::cpuid::SaveInstruction;
 
 const IA32_XFD: u32 = 0x1c4;
@@ -104,6 +104,20 @@ unsafe fn wrmsr(register: u32, value: u64) {
     }
 }
 
+/// RDMSR.
+///
+/// # Safety
+/// The register exists.
+unsafe fn rdmsr(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: as the caller promises; a read changes nothing.
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high,
+            options(nostack, preserves_flags, nomem));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// One save instruction by its mnemonic.
 macro_rules! save_with {
     ($mnemonic:literal, $image:expr, $rfbm:expr) => {{
@@ -140,13 +154,37 @@ impl Hardware for Silicon {
     }
 
     unsafe fn read_xfd_err(&mut self) -> u64 {
-        let (low, high): (u32, u32);
         // SAFETY: as the caller promises.
+        unsafe { rdmsr(IA32_XFD_ERR) }
+    }
+
+    unsafe fn read_pkru(&mut self) -> u32 {
+        let value: u32;
+        // SAFETY: as the caller promises; ECX must be 0, EDX becomes 0.
         unsafe {
-            asm!("rdmsr", in("ecx") IA32_XFD_ERR, out("eax") low, out("edx") high,
+            asm!("rdpkru", in("ecx") 0, out("eax") value, out("edx") _,
                 options(nostack, preserves_flags, nomem));
         }
-        u64::from(high) << 32 | u64::from(low)
+        value
+    }
+
+    unsafe fn write_pkru(&mut self, value: u32) {
+        // SAFETY: as the caller promises; ECX and EDX must be 0. Memory counts
+        // as clobbered, so that no access moves across the change of rights.
+        unsafe {
+            asm!("wrpkru", in("ecx") 0, in("eax") value, in("edx") 0,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    unsafe fn read_msr(&mut self, register: ComponentMsr) -> u64 {
+        // SAFETY: as the caller promises.
+        unsafe { rdmsr(register.number()) }
+    }
+
+    unsafe fn write_msr(&mut self, register: ComponentMsr, value: u64) {
+        // SAFETY: as the caller promises.
+        unsafe { wrmsr(register.number(), value) }
     }
 
     // Never inlined, so that a check of the linked program can tell by the
