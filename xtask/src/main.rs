@@ -3,6 +3,7 @@
 mod build;
 mod console;
 mod image;
+mod machines;
 mod migrate;
 mod qemu;
 mod run;
@@ -48,6 +49,8 @@ enum Task {
     MigrateTest(MigrateOptions),
     /// Pass every test.
     Test(TestOptions),
+    /// List the machines that other commands know by name.
+    Machines(machines::list::Args),
     /// Check the rules of this repository.
     Tidy,
 }
@@ -175,6 +178,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
             needs(true)?;
             return test::run(&workspace, &options.step);
         }
+        Task::Machines(args) => machines::list::run(&args)?,
         Task::Tidy => {
             needs(false)?;
             tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;

@@ -1,0 +1,211 @@
+//! Machines by name: what their CPUID says, from a table, from facts in this program, or from the machine it runs on.
+//!
+//! A table is a file of lines `cpu,vendor,model,leaf,subleaf,eax,ebx,ecx,edx`.
+//! Dumps of the field are incomplete and odd; what a machine lists and its
+//! dump does not describe is told by [`Machine::undescribed`].
+
+mod builtin;
+pub mod list;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use vcpu_xstate::policy::CpuPolicy;
+use vcpu_xstate::{ComponentIndex, ComponentSet, CpuidResult, HostXstate};
+
+/// The variable that names the table where no option does.
+pub const TABLE_VARIABLE: &str = "XFERRY_CPUID_CSV";
+
+/// The name of the machine that this program runs on.
+pub const THIS: &str = "this";
+
+/// Candidates that an ambiguous name lists.
+const CANDIDATES: usize = 12;
+
+/// Where a machine's answers come from.
+#[derive(Clone, Debug)]
+enum Answers {
+    /// By leaf and subleaf; zeros elsewhere.
+    Leaves(BTreeMap<(u32, u32), CpuidResult>),
+    /// The processor that runs this.
+    Live,
+}
+
+/// A machine, by its CPUID.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    name: String,
+    model: String,
+    answers: Answers,
+}
+
+impl Machine {
+    /// Its name in the table.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it calls itself, or is called.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// CPUID with EAX = `leaf` and ECX = `subleaf`.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> CpuidResult {
+        match &self.answers {
+            Answers::Live => core::arch::x86_64::__cpuid_count(leaf, subleaf).into(),
+            Answers::Leaves(leaves) => match leaves.get(&(leaf, subleaf)) {
+                Some(answer) => *answer,
+                // Tables lack it; what is the highest follows from the rest.
+                None if leaf == 0x8000_0000 => CpuidResult {
+                    eax: leaves.keys().next_back().map_or(0, |(leaf, _)| *leaf),
+                    ..CpuidResult::default()
+                },
+                None => CpuidResult::default(),
+            },
+        }
+    }
+
+    /// MXCSR_MASK, which CPUID does not tell: this machine's own, or its
+    /// vendor's custom (AMD and Hygon have bit 17, misaligned SSE).
+    pub fn mxcsr_mask(&self) -> u32 {
+        match self.answers {
+            Answers::Live => vcpu_xstate::hw::mxcsr_mask(),
+            Answers::Leaves(_) => match self.cpuid(0, 0).ebx {
+                0x6874_7541 | 0x6f67_7948 => 0x2_ffff,
+                _ => 0xffff,
+            },
+        }
+    }
+
+    /// What it has of extended state. `mxcsr_mask` is mostly
+    /// [`mxcsr_mask`](Self::mxcsr_mask).
+    pub fn host(&self, mxcsr_mask: u32) -> Result<HostXstate> {
+        HostXstate::read(&|leaf, subleaf| self.cpuid(leaf, subleaf), mxcsr_mask)
+            .with_context(|| format!("{} cannot hold extended state by XSAVE", self.name))
+    }
+
+    /// The most that a domain may have on it.
+    pub fn policy(&self, host: &HostXstate) -> CpuPolicy {
+        CpuPolicy::host_default(&|leaf, subleaf| self.cpuid(leaf, subleaf), host)
+    }
+
+    /// The components that it lists for XCR0 and for IA32_XSS.
+    pub fn masks(&self) -> [ComponentSet; 2] {
+        if self.cpuid(0, 0).eax < 0xd {
+            return [ComponentSet::EMPTY; 2];
+        }
+        let (user, supervisor) = (self.cpuid(0xd, 0), self.cpuid(0xd, 1));
+        let join = |low: u32, high: u32| {
+            let bits = u64::from(high) << 32 | u64::from(low);
+            ComponentSet::from_bits_retain(bits).intersection(ComponentSet::ALL)
+        };
+        [
+            join(user.eax, user.edx),
+            join(supervisor.ecx, supervisor.edx),
+        ]
+    }
+
+    /// The components that it lists, for either.
+    pub fn listed(&self) -> ComponentSet {
+        let [user, supervisor] = self.masks();
+        user.union(supervisor)
+    }
+
+    /// The components that it lists and of which its dump lacks the subleaf.
+    pub fn undescribed(&self) -> ComponentSet {
+        let described = |component: ComponentIndex| {
+            ComponentSet::LEGACY.has(component)
+                || self.cpuid(0xd, component.get().into()) != CpuidResult::default()
+        };
+        self.listed()
+            .iter()
+            .filter(|component| !described(*component))
+            .fold(ComponentSet::EMPTY, |all, component| {
+                all.union(ComponentSet::only(component))
+            })
+    }
+}
+
+/// All machines that have a name here.
+#[derive(Clone, Debug)]
+pub struct Table {
+    machines: Vec<Machine>,
+}
+
+impl Table {
+    /// The machines of `file`, or else of the file that [`TABLE_VARIABLE`]
+    /// names if it is set; the handful that this program knows; and this one.
+    pub fn load(file: Option<&Path>) -> Result<Self> {
+        let named = std::env::var_os(TABLE_VARIABLE).filter(|path| !path.is_empty());
+        let named = named.as_deref().map(Path::new);
+        let mut machines = builtin::machines();
+        machines.push(this());
+        if let Some(path) = file.or(named) {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("the table of machines, {}", path.display()))?;
+            machines.extend(table::parse(&text).with_context(|| path.display().to_string())?);
+        }
+        Ok(Self { machines })
+    }
+
+    /// All of them: those that this program knows first.
+    pub fn machines(&self) -> &[Machine] {
+        &self.machines
+    }
+
+    /// The machine with this name, or else the only one whose name contains
+    /// it; capitals do not matter.
+    pub fn find(&self, name: &str) -> Result<&Machine> {
+        let wanted = name.to_lowercase();
+        let lower = |machine: &Machine| machine.name.to_lowercase();
+        if let Some(machine) = self.machines.iter().find(|m| lower(m) == wanted) {
+            return Ok(machine);
+        }
+        let found: Vec<&Machine> = self
+            .machines
+            .iter()
+            .filter(|machine| lower(machine).contains(&wanted))
+            .collect();
+        match found[..] {
+            [machine] => Ok(machine),
+            [] => bail!("no machine {name:?}; `cargo xtask machines` lists those there are"),
+            _ => {
+                let names = found.iter().map(|machine| machine.name.as_str());
+                let mut names: Vec<&str> = names.take(CANDIDATES).collect();
+                if found.len() > CANDIDATES {
+                    names.push("…");
+                }
+                let names = names.join("\n  ");
+                bail!(
+                    "{} machines have {name:?} in their name:\n  {names}",
+                    found.len()
+                )
+            }
+        }
+    }
+}
+
+/// The machine that runs this.
+fn this() -> Machine {
+    let mut machine = Machine {
+        name: THIS.to_owned(),
+        model: String::new(),
+        answers: Answers::Live,
+    };
+    let brand: Vec<u8> = (0x8000_0002..=0x8000_0004)
+        .flat_map(|leaf| {
+            let r = machine.cpuid(leaf, 0);
+            [r.eax, r.ebx, r.ecx, r.edx]
+        })
+        .flat_map(u32::to_le_bytes)
+        .filter(|byte| *byte != 0)
+        .collect();
+    let brand = String::from_utf8_lossy(&brand).trim().to_owned();
+    machine.model = format!("{brand} (the machine that runs this)");
+    machine
+}
