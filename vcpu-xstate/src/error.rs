@@ -30,9 +30,9 @@ impl fmt::Display for Broken {
     }
 }
 
-/// Gives an error enum its four accessors, `Display` and `Error` from one
-/// table: `(rule, code, seen, allowed)` for each variant.
-macro_rules! broken_rules {
+/// Gives an error enum its four accessors from one table: `(rule, code, seen,
+/// allowed)` for each variant. `Display` and `Error` are left to the type.
+macro_rules! broken_accessors {
     ($type:ty, $($pattern:pat => ($rule:expr, $code:expr, $seen:expr, $allowed:expr),)+) => {
         impl $type {
             /// The rule that was broken, with the values seen and allowed.
@@ -63,6 +63,14 @@ macro_rules! broken_rules {
                 self.broken().allowed
             }
         }
+    };
+}
+pub(crate) use broken_accessors;
+
+/// The accessors, and `Display` and `Error` that say the four values.
+macro_rules! broken_rules {
+    ($type:ty, $($table:tt)+) => {
+        $crate::error::broken_accessors!($type, $($table)+);
 
         impl core::fmt::Display for $type {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -8,7 +8,7 @@
 use zerocopy::FromBytes;
 
 use crate::component::{ComponentIndex, ComponentSet};
-use crate::header::XsaveHeader;
+use crate::header::{COMPACTED, XsaveHeader};
 use crate::layout::{Form, Geometry, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
 
@@ -29,9 +29,20 @@ impl<'a> Image<'a> {
     /// is of the other form. In the compacted form, XSTATE_BV beyond XCOMP_BV
     /// counts as such too.
     pub fn new(bytes: &'a [u8], geometry: &'a Geometry, form: Form) -> Option<Self> {
+        Self::without(bytes, geometry, form, ComponentSet::EMPTY)
+    }
+
+    /// The same, reading `dropped` as INIT. In the standard form, where nothing
+    /// lies behind them, `geometry` need not know these components.
+    pub(crate) fn without(
+        bytes: &'a [u8],
+        geometry: &'a Geometry,
+        form: Form,
+        dropped: ComponentSet,
+    ) -> Option<Self> {
         let (legacy, rest) = LegacyRegion::ref_from_prefix(bytes).ok()?;
         let (header, _) = XsaveHeader::ref_from_prefix(rest).ok()?;
-        let xstate_bv = header.xstate_bv();
+        let xstate_bv = header.xstate_bv().difference(dropped);
         let layout = match (form, header.xcomp_bv()) {
             (Form::Standard, 0) => xstate_bv,
             (Form::Compacted, xcomp_bv) if xcomp_bv >> 63 == 1 => header.layout(),
@@ -52,6 +63,19 @@ impl<'a> Image<'a> {
             xstate_bv,
             layout,
         })
+    }
+
+    /// The layout facts of the machine that the image is of.
+    pub const fn geometry(&self) -> &'a Geometry {
+        self.geometry
+    }
+
+    /// XCOMP_BV of its header.
+    pub const fn xcomp_bv(&self) -> u64 {
+        match self.form {
+            Form::Standard => 0,
+            Form::Compacted => self.layout.bits() | COMPACTED,
+        }
     }
 
     /// The components whose state the image holds.

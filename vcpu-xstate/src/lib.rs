@@ -17,6 +17,7 @@ pub mod component;
 pub mod convert;
 pub mod cpuid;
 pub mod error;
+pub mod foreign;
 pub mod header;
 pub mod hw;
 pub mod image;

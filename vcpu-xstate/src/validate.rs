@@ -152,6 +152,12 @@ pub struct TrustedImage<'a> {
 }
 
 impl<'a> TrustedImage<'a> {
+    /// For whoever has applied every rule of [`validate`] to an image of
+    /// another form.
+    pub(crate) const fn new(image: Image<'a>, values: Values) -> Self {
+        Self { image, values }
+    }
+
     /// The image.
     pub const fn image(&self) -> &Image<'a> {
         &self.image
@@ -183,11 +189,11 @@ pub fn validate<'a>(
     let values = check_claims(claims, geometry, host, policy)?;
     let image = check_image(claims, &values, geometry, image)?;
     check_contents(&image, host)?;
-    Ok(TrustedImage { image, values })
+    Ok(TrustedImage::new(image, values))
 }
 
 /// Everything that can be judged before the image is looked at.
-fn check_claims(
+pub(crate) fn check_claims(
     claims: &Claims,
     geometry: &Geometry,
     host: &HostXstate,
@@ -321,7 +327,7 @@ fn check_image<'a>(
 }
 
 /// The register contents, as far as a processor refuses some.
-fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
+pub(crate) fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
     use Rejection as R;
 
     // MXCSR counts only with XSTATE_BV[1]: `mxcsr` is 1F80 otherwise.

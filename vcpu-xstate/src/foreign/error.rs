@@ -1,0 +1,128 @@
+//! Why a foreign image is refused, and what a foreign form cannot hold.
+
+use core::fmt;
+
+use crate::component::ComponentIndex;
+use crate::error::broken_accessors;
+use crate::validate::Rejection;
+
+/// Why an image is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignError {
+    /// The interface has standard images alone; carries XCOMP_BV.
+    Compacted(u64),
+    /// XSTATE_BV exceeds the vCPU's policy, or has bit 63: seen, allowed.
+    Beyond(u64, u64),
+    /// A supervisor component is said to be held by a standard image, where it
+    /// has no place: which, XSTATE_BV.
+    Supervisor(ComponentIndex, u64),
+    /// The layout has a component of unknown size, so that the image's length
+    /// cannot be judged: which, the known components.
+    Unplaced(ComponentIndex, u64),
+    /// The image ends before a component that it holds does (a buffer of 4096
+    /// bytes with AMX in it): which, length, least.
+    Truncated(ComponentIndex, u64, u64),
+    /// What follows the image is not zero: offset of the first such byte,
+    /// length of the image.
+    Tail(u64, u64),
+    /// It breaks a rule that every image is under.
+    Rejected(Rejection),
+}
+
+broken_accessors!(ForeignError,
+    Self::Compacted(seen) => ("foreign-compacted", 0x1701, seen, 0),
+    Self::Beyond(seen, allowed) => ("foreign-policy", 0x1702, seen, allowed),
+    Self::Supervisor(c, seen) => ("foreign-supervisor", 0x1703, seen, seen & !c.bit()),
+    Self::Unplaced(c, known) => ("foreign-unplaced", 0x1704, c.bit(), known),
+    Self::Truncated(_, seen, least) => ("foreign-truncated", 0x1705, seen, least),
+    Self::Tail(seen, allowed) => ("foreign-tail", 0x1706, seen, allowed),
+    Self::Rejected(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+);
+
+impl ForeignError {
+    /// The component that it is about, where it is about one.
+    pub const fn component(&self) -> Option<ComponentIndex> {
+        match *self {
+            Self::Supervisor(c, _) | Self::Unplaced(c, _) | Self::Truncated(c, ..) => Some(c),
+            Self::Compacted(_) | Self::Beyond(..) | Self::Tail(..) | Self::Rejected(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ForeignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        named(f, self.component(), self.broken())
+    }
+}
+
+impl core::error::Error for ForeignError {}
+
+impl From<Rejection> for ForeignError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+/// What a form cannot hold of a vCPU's state. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unholdable {
+    /// A supervisor component is in use: a standard image has no place for it.
+    Supervisor(ComponentIndex),
+    /// A component in use ends beyond the buffer: which, length, least.
+    NoRoom(ComponentIndex, u64, u64),
+    /// The buffer is smaller than the form: length, least.
+    TooSmall(u64, u64),
+    /// IA32_XSS is not zero, and nothing carries it there.
+    Xss(u64),
+    /// IA32_XFD is not zero, and nothing carries it there.
+    Xfd(u64),
+    /// IA32_XFD_ERR is not zero, and nothing carries it there.
+    XfdErr(u64),
+    /// The guest has no XSAVE, so the form has no record for it: x87 and SSE
+    /// go where FXSAVE's do.
+    WithoutXsave,
+}
+
+broken_accessors!(Unholdable,
+    Self::Supervisor(c) => ("unholdable-supervisor", 0x1801, c.bit(), 0),
+    Self::NoRoom(_, given, least) => ("unholdable-room", 0x1802, given, least),
+    Self::TooSmall(given, least) => ("unholdable-buffer", 0x1803, given, least),
+    Self::Xss(seen) => ("unholdable-xss", 0x1804, seen, 0),
+    Self::Xfd(seen) => ("unholdable-xfd", 0x1805, seen, 0),
+    Self::XfdErr(seen) => ("unholdable-xfd-err", 0x1806, seen, 0),
+    Self::WithoutXsave => ("unholdable-without-xsave", 0x1807, 0, 1),
+);
+
+impl Unholdable {
+    /// The component that it is about, where it is about one.
+    pub const fn component(&self) -> Option<ComponentIndex> {
+        match *self {
+            Self::Supervisor(c) | Self::NoRoom(c, ..) => Some(c),
+            Self::TooSmall(..)
+            | Self::Xss(_)
+            | Self::Xfd(_)
+            | Self::XfdErr(_)
+            | Self::WithoutXsave => None,
+        }
+    }
+}
+
+impl fmt::Display for Unholdable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        named(f, self.component(), self.broken())
+    }
+}
+
+impl core::error::Error for Unholdable {}
+
+/// The four values, with the component's name between rule and numbers.
+fn named(
+    f: &mut fmt::Formatter<'_>,
+    component: Option<ComponentIndex>,
+    broken: crate::Broken,
+) -> fmt::Result {
+    match component {
+        Some(component) => write!(f, "{component}: {broken}"),
+        None => write!(f, "{broken}"),
+    }
+}

@@ -1,0 +1,181 @@
+//! Images of hypervisors that have no blob: what is taken from them, and what can be given to them.
+//!
+//! ```text
+//!  Xen's records, KVM's buffer, a raw image
+//!        │ ForeignImage: bytes, and the registers that came with them
+//!        ▼
+//!      read ──────────── the rules of `validate` ────► TrustedImage ──export──► blob
+//!        └─► Dropped: what a lenient read left out          │
+//!                                                     write_standard
+//!                                                           ▼
+//!                                          standard image, XCR0, accumulated XCR0
+//! ```
+//!
+//! A blob says whose layout it has and what its vCPU may use. These forms do
+//! not: the geometry is whoever's machine made the image (the host's own,
+//! unless another is given) and the policy is that of the vCPU that takes it.
+//! All else is as with a blob: nothing is believed, and only what has passed
+//! becomes a [`TrustedImage`](crate::TrustedImage).
+//!
+//! **MXCSR.** A standard image's counts whatever its XSTATE_BV says, as
+//! standard-form XRSTOR has it (SDM Vol. 1, 13.8.1); a compacted image's counts
+//! with XSTATE_BV\[1\]. An image that is written has that bit wherever MXCSR is
+//! not 1F80, because KVM takes MXCSR only with it. MXCSR_MASK and bytes 416 to
+//! 511, where Linux leaves words of its own, are not state and are not read.
+
+mod error;
+mod read;
+mod write;
+
+#[cfg(test)]
+mod read_tests;
+#[cfg(test)]
+mod write_tests;
+
+pub use error::{ForeignError, Unholdable};
+pub use read::{Dropped, Taken, read};
+pub use write::{Destination, Standard};
+
+use zerocopy::IntoBytes;
+
+use crate::component::ComponentSet;
+use crate::header::XsaveHeader;
+use crate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
+
+/// Which forms of an image an interface has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepts {
+    /// The standard form. A compacted image handed over there would be read at
+    /// wrong offsets (Linux df1daba7d1), and is refused by name.
+    Standard,
+    /// Either; its own XCOMP_BV tells which.
+    Either,
+}
+
+/// What may follow an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing: the length is exact.
+    None,
+    /// Zeros, as in the records of Xen 4.3.0, 4.2.3 and older, which were as
+    /// long as the host's largest image.
+    Zeros,
+    /// Anything: the bytes are a buffer of the interface's size.
+    Unread,
+}
+
+/// What to do with state of components that the vCPU's policy does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// Refuse the image.
+    Refuse,
+    /// Leave those components out and report each. For images of a host that
+    /// saves more than the guest has, as older KVMs do with PKRU and with
+    /// whatever the host kernel uses (Linux ad856280dd, 8647c52e95). Only what
+    /// is outside the policy is ever dropped, and XCR0 is never changed.
+    Drop,
+}
+
+/// The registers that came with an image. Untrusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignRegisters {
+    /// XCR0.
+    pub xcr0: u64,
+    /// What may hold state (Xen's `xcr0_accum`), where the form has it. It also
+    /// is what the length of a standard image follows; where it is missing,
+    /// that is XCR0.
+    pub accum: Option<u64>,
+    /// IA32_XSS.
+    pub xss: u64,
+    /// IA32_XFD.
+    pub xfd: u64,
+    /// IA32_XFD_ERR.
+    pub xfd_err: u64,
+}
+
+impl ForeignRegisters {
+    /// XCR0 alone, the others at their reset values.
+    pub const fn xcr0(xcr0: u64) -> Self {
+        Self {
+            xcr0,
+            accum: None,
+            xss: 0,
+            xfd: 0,
+            xfd_err: 0,
+        }
+    }
+}
+
+/// An image with what came with it. Untrusted.
+#[derive(Clone, Copy, Debug)]
+pub struct ForeignImage<'a> {
+    /// Legacy region, header and components.
+    pub bytes: &'a [u8],
+    /// The forms that its interface has.
+    pub accepts: Accepts,
+    /// What may follow it.
+    pub tail: Tail,
+    /// Its registers.
+    pub registers: ForeignRegisters,
+}
+
+impl<'a> ForeignImage<'a> {
+    /// A raw image of either form, exactly as long as its XCOMP_BV makes it,
+    /// or in the standard form as `accum` (else XCR0) makes it.
+    pub const fn raw(bytes: &'a [u8], registers: ForeignRegisters) -> Self {
+        Self {
+            bytes,
+            accepts: Accepts::Either,
+            tail: Tail::None,
+            registers,
+        }
+    }
+
+    /// The image of a KVM buffer (KVM_GET_XSAVE, KVM_GET_XSAVE2), all of it;
+    /// XCR0 is KVM_GET_XCRS's, IA32_XSS, IA32_XFD and IA32_XFD_ERR KVM_GET_MSRS's.
+    pub const fn kvm(bytes: &'a [u8], registers: ForeignRegisters) -> Self {
+        Self {
+            bytes,
+            accepts: Accepts::Standard,
+            tail: Tail::Unread,
+            registers,
+        }
+    }
+
+    /// The image of a Xen PV record, with the record's XCR0 and accumulated XCR0.
+    pub const fn xen_pv(bytes: &'a [u8], xcr0: u64, xcr0_accum: u64) -> Self {
+        Self {
+            bytes,
+            accepts: Accepts::Standard,
+            tail: Tail::None,
+            registers: ForeignRegisters {
+                accum: Some(xcr0_accum),
+                ..ForeignRegisters::xcr0(xcr0)
+            },
+        }
+    }
+
+    /// The image of a Xen HVM record, which may be longer by zeros.
+    pub const fn xen_hvm(bytes: &'a [u8], xcr0: u64, xcr0_accum: u64) -> Self {
+        Self {
+            tail: Tail::Zeros,
+            ..Self::xen_pv(bytes, xcr0, xcr0_accum)
+        }
+    }
+
+    /// The image of a vCPU that has no XSAVE state (Xen's `{0, 0}`, a guest
+    /// without XSAVE): what [`image_of_fxsave`] made of its FXSAVE region.
+    pub const fn fxsave(image: &'a [u8; MIN_IMAGE_BYTES]) -> Self {
+        Self::raw(image, ForeignRegisters::xcr0(1))
+    }
+}
+
+/// The image of an FXSAVE region: x87 and SSE are state without XSAVE too
+/// (Linux a1020a25e6).
+pub fn image_of_fxsave(region: &[u8; LEGACY_BYTES]) -> [u8; MIN_IMAGE_BYTES] {
+    let mut image = [0; MIN_IMAGE_BYTES];
+    let (legacy, header) = image.split_at_mut(LEGACY_BYTES);
+    legacy.copy_from_slice(region);
+    header.copy_from_slice(XsaveHeader::standard(ComponentSet::LEGACY).as_bytes());
+    image
+}

@@ -1,0 +1,289 @@
+//! From a foreign image to a trusted one: lengths, header, registers, contents, each rule in its paragraph.
+
+use core::fmt;
+
+use zerocopy::FromBytes;
+
+use super::{Accepts, Excess, ForeignError, ForeignImage, Tail};
+use crate::component::ComponentSet;
+use crate::cpuid::HostXstate;
+use crate::header::{COMPACTED, XsaveHeader};
+use crate::image::{Image, is_zero, payload};
+use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::masks::XstatePolicy;
+use crate::validate::{Claims, Rejection as R, TrustedImage, Values, check_claims, check_contents};
+
+/// What a lenient read left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Components whose state the image held.
+    pub state: ComponentSet,
+    /// Those of `state` that were not INIT, as far as their place is known.
+    pub in_use: ComponentSet,
+    /// Components that were only said to hold state at some time.
+    pub accum: ComponentSet,
+}
+
+impl Dropped {
+    /// Whether nothing was left out.
+    pub const fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.accum.is_empty()
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        let mut separator = "";
+        for component in self.state.union(self.accum) {
+            let held = if self.in_use.has(component) {
+                " (in use)"
+            } else {
+                ""
+            };
+            write!(f, "{separator}{component}{held}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// An image that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// The image, with its registers.
+    pub image: TrustedImage<'a>,
+    /// What was left out of it: empty after a strict read.
+    pub dropped: Dropped,
+}
+
+/// Judges an image of a machine with `geometry` for a vCPU with `policy` on
+/// `host`. Where it was made on this host, `geometry` is `host.geometry()`.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn read<'a>(
+    foreign: &ForeignImage<'a>,
+    geometry: &'a Geometry,
+    host: &HostXstate,
+    policy: &XstatePolicy,
+    excess: Excess,
+) -> Result<Taken<'a>, ForeignError> {
+    let (form, header) = check_header(foreign)?;
+    let beyond = check_excess(header, form, policy, excess)?;
+    let (values, accum) = check_registers(foreign, header, geometry, host, policy, excess)?;
+    let layout = match form {
+        Form::Standard => extent(foreign),
+        Form::Compacted => header.layout(),
+    };
+    check_length(foreign, geometry, form, layout)?;
+    if form == Form::Compacted && !layout.contains(header.xstate_bv()) {
+        let (held, layout) = (header.xstate_bv().bits(), layout.bits());
+        return Err(R::XstateBvXcompBv(held, layout).into());
+    }
+    let held = header.xstate_bv().difference(beyond);
+    check_held(foreign.bytes, geometry, form, held, &values)?;
+
+    // What `Image` wants has been checked, each under its own name.
+    let too_short = R::TooShort(foreign.bytes.len() as u64, MIN_IMAGE_BYTES as u64);
+    let image = Image::without(foreign.bytes, geometry, form, beyond).ok_or(too_short)?;
+    check_contents(&image, host)?;
+    Ok(Taken {
+        image: TrustedImage::new(image, values),
+        dropped: Dropped {
+            state: beyond,
+            in_use: in_use(foreign.bytes, geometry, form, layout, beyond),
+            accum,
+        },
+    })
+}
+
+/// The form, and the header where its bytes are there to be read (Xen
+/// 773522000c read it before it had compared the length).
+fn check_header<'a>(foreign: &ForeignImage<'a>) -> Result<(Form, &'a XsaveHeader), ForeignError> {
+    let too_short = R::TooShort(foreign.bytes.len() as u64, MIN_IMAGE_BYTES as u64);
+    let rest = foreign.bytes.get(LEGACY_BYTES..).ok_or(too_short)?;
+    let Ok((header, _)) = XsaveHeader::ref_from_prefix(rest) else {
+        return Err(too_short.into());
+    };
+
+    // A standard interface has XCOMP_BV = 0. Elsewhere it tells the form.
+    let xcomp_bv = header.xcomp_bv();
+    let form = match foreign.accepts {
+        _ if xcomp_bv == 0 => Form::Standard,
+        Accepts::Standard => return Err(ForeignError::Compacted(xcomp_bv)),
+        Accepts::Either if xcomp_bv & COMPACTED == 0 => {
+            return Err(R::XcompBvBit63(xcomp_bv).into());
+        }
+        Accepts::Either => Form::Compacted,
+    };
+
+    // Reserved bytes are zero.
+    if let Some(word) = header.first_reserved() {
+        return Err(R::HeaderReserved(word).into());
+    }
+    Ok((form, header))
+}
+
+/// What the image holds beyond the policy: nothing, unless it may be dropped.
+fn check_excess(
+    header: &XsaveHeader,
+    form: Form,
+    policy: &XstatePolicy,
+    excess: Excess,
+) -> Result<ComponentSet, ForeignError> {
+    let (held, allowed) = (header.xstate_bv(), policy.mask);
+    let beyond = held.difference(allowed);
+
+    // Bit 63 is no component that could be dropped.
+    let droppable = match excess {
+        Excess::Refuse => ComponentSet::EMPTY,
+        Excess::Drop => ComponentSet::ALL,
+    };
+    if !droppable.contains(beyond) {
+        return Err(ForeignError::Beyond(held.bits(), allowed.bits()));
+    }
+
+    // The layout of a compacted image may have what is dropped.
+    let room = header.layout().difference(allowed);
+    if form == Form::Compacted && !droppable.contains(room) {
+        let allowed = allowed.bits() | COMPACTED;
+        return Err(R::XcompBvPolicy(header.xcomp_bv(), allowed).into());
+    }
+    Ok(beyond)
+}
+
+/// The registers, and what of the accumulated XCR0 was dropped. What may hold
+/// state is what is said to, else what is enabled or held; and always what a
+/// guest can use without asking.
+fn check_registers(
+    foreign: &ForeignImage<'_>,
+    header: &XsaveHeader,
+    geometry: &Geometry,
+    host: &HostXstate,
+    policy: &XstatePolicy,
+    excess: Excess,
+) -> Result<(Values, ComponentSet), ForeignError> {
+    let registers = &foreign.registers;
+    let (accum, dropped) = match registers.accum {
+        Some(bits) => {
+            let said = ComponentSet::from_bits_retain(bits);
+            let beyond = said.difference(policy.mask).intersection(ComponentSet::ALL);
+            match excess {
+                Excess::Refuse => (said, ComponentSet::EMPTY),
+                Excess::Drop => (said.difference(beyond), beyond),
+            }
+        }
+        None => {
+            let enabled = ComponentSet::from_bits_retain(registers.xcr0 | registers.xss);
+            let may_hold = enabled.union(header.xstate_bv());
+            (may_hold.intersection(policy.mask), ComponentSet::EMPTY)
+        }
+    };
+    let supervisor = host.geometry().supervisor();
+    let claims = Claims {
+        xstate_mask: policy.mask.bits(),
+        xcr0: registers.xcr0,
+        xss: registers.xss,
+        xfd: registers.xfd,
+        xfd_err: registers.xfd_err,
+        accum: accum.union(policy.initial_accum(supervisor)).bits(),
+        xcomp_bv: header.xcomp_bv(),
+        xsave: policy.xsave,
+    };
+    let values = check_claims(&claims, geometry, host, policy)?;
+    Ok((values, dropped))
+}
+
+/// The components that the length of a standard image follows.
+fn extent(foreign: &ForeignImage<'_>) -> ComponentSet {
+    let registers = &foreign.registers;
+    ComponentSet::from_bits_retain(registers.accum.unwrap_or(registers.xcr0))
+}
+
+/// As many bytes as the layout makes, and nothing after them but what may be.
+fn check_length(
+    foreign: &ForeignImage<'_>,
+    geometry: &Geometry,
+    form: Form,
+    layout: ComponentSet,
+) -> Result<(), ForeignError> {
+    // A buffer is judged by what it holds. Nobody else's components may be of
+    // unknown size; in the compacted form offsets depend on them too.
+    let buffer = foreign.tail == Tail::Unread && form == Form::Standard;
+    if buffer {
+        return Ok(());
+    }
+    let known = geometry.known();
+    if let Some(unknown) = layout.difference(known).iter().next() {
+        return Err(ForeignError::Unplaced(unknown, known.bits()));
+    }
+    let (len, exact) = (foreign.bytes.len(), geometry.image_size(form, layout));
+    let wrong = R::Length(len as u64, exact as u64);
+    let tail = foreign.bytes.get(exact..).ok_or(wrong)?;
+    match foreign.tail {
+        Tail::None if !tail.is_empty() => Err(wrong.into()),
+        Tail::None | Tail::Unread => Ok(()),
+        Tail::Zeros => match tail.iter().position(|byte| *byte != 0) {
+            Some(at) => Err(ForeignError::Tail((exact + at) as u64, exact as u64)),
+            None => Ok(()),
+        },
+    }
+}
+
+/// What the image holds has a place in it, may hold state, and is enabled in
+/// IA32_XFD.
+fn check_held(
+    bytes: &[u8],
+    geometry: &Geometry,
+    form: Form,
+    held: ComponentSet,
+    values: &Values,
+) -> Result<(), ForeignError> {
+    if form == Form::Standard {
+        let nowhere = held.intersection(geometry.supervisor());
+        if let Some(component) = nowhere.iter().next() {
+            return Err(ForeignError::Supervisor(component, held.bits()));
+        }
+    }
+    if !values.accum.contains(held) {
+        return Err(R::XstateBvAccum(held.bits(), values.accum.bits()).into());
+    }
+    let enabled = ComponentSet::ALL.difference(values.xfd.components());
+    if !enabled.contains(held) {
+        return Err(R::XstateBvXfd(held.bits(), enabled.bits()).into());
+    }
+    // A compacted image is as long as its layout.
+    if form == Form::Standard {
+        for place in geometry.placements(form, held) {
+            let (len, end) = (bytes.len() as u64, place.range().end as u64);
+            if end > len {
+                return Err(ForeignError::Truncated(place.component, len, end));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Those of `dropped` that are not INIT, by content.
+fn in_use(
+    bytes: &[u8],
+    geometry: &Geometry,
+    form: Form,
+    layout: ComponentSet,
+    dropped: ComponentSet,
+) -> ComponentSet {
+    let places = match form {
+        Form::Standard => dropped,
+        Form::Compacted => layout,
+    };
+    geometry
+        .placements(form, places)
+        .filter(|place| dropped.has(place.component))
+        .filter(|place| bytes.get(payload(*place)).is_some_and(|b| !is_zero(b)))
+        .fold(ComponentSet::EMPTY, |all, place| {
+            all.union(ComponentSet::only(place.component))
+        })
+}

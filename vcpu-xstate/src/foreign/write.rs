@@ -1,0 +1,312 @@
+//! From a vCPU's state to a foreign form: a zeroed standard image, and the registers that go with it.
+
+use zerocopy::FromBytes;
+
+use super::Unholdable;
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::convert::{Target, canonical_size, canonicalise, transfer};
+use crate::header::{COMPACTED, XsaveHeader};
+use crate::hw::Hardware;
+use crate::image::Image;
+use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::owner::VcpuXstate;
+use crate::percpu::PcpuXstate;
+use crate::transit::{ExportError, Exported};
+use crate::validate::{Claims, TrustedImage};
+
+/// What a form is like that an image is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Components of the image: as many as the accumulated XCR0 has (Xen), or
+    /// as many as fit in a buffer of the interface's size (KVM).
+    sized_by_accum: bool,
+    /// IA32_XSS, IA32_XFD and IA32_XFD_ERR have a way of their own.
+    msrs: bool,
+    /// Components that have a way of their own.
+    elsewhere: ComponentSet,
+    /// Components whose XSTATE_BV bit is set although they are INIT.
+    spelled_out: ComponentSet,
+}
+
+impl Destination {
+    /// Xen's PV and HVM records: as long as the accumulated XCR0 makes it, and
+    /// nothing beside it.
+    pub const XEN: Self = Self {
+        sized_by_accum: true,
+        msrs: false,
+        elsewhere: ComponentSet::EMPTY,
+        spelled_out: ComponentSet::EMPTY,
+    };
+
+    /// KVM's buffers: as long as KVM says (KVM_CHECK_EXTENSION of
+    /// KVM_CAP_XSAVE2, 4096 at least); IA32_XSS, IA32_XFD and IA32_XFD_ERR go
+    /// by KVM_SET_MSRS. PKRU is spelled out, because KVMs before Linux 6.2
+    /// leave the vCPU's PKRU as it was where its bit is clear.
+    pub const KVM: Self = Self {
+        sized_by_accum: false,
+        msrs: true,
+        elsewhere: ComponentSet::EMPTY,
+        spelled_out: ComponentSet::only(ComponentIndex::PKRU),
+    };
+
+    /// The same, for a caller who moves the registers of `components` in
+    /// another way: CET's MSRs by KVM_SET_MSRS, say.
+    #[must_use]
+    pub const fn with_elsewhere(self, components: ComponentSet) -> Self {
+        Self {
+            elsewhere: components,
+            ..self
+        }
+    }
+}
+
+/// What goes with a standard image that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standard {
+    /// XCR0.
+    pub xcr0: u64,
+    /// User components that may hold state, groups whole: Xen's `xcr0_accum`.
+    pub accum: u64,
+    /// Bytes of the image; those after it in the buffer are zero.
+    pub len_bytes: usize,
+}
+
+impl TrustedImage<'_> {
+    /// What was claimed and believed: what a blob's header has. XCOMP_BV is
+    /// that of the image as it stands; 0 in the standard form.
+    pub fn claims(&self) -> Claims {
+        let (values, image) = (self.values(), self.image());
+        Claims {
+            xstate_mask: values.policy_mask.bits(),
+            xcr0: values.xcr0.bits(),
+            xss: values.xss.bits(),
+            xfd: values.xfd.bits(),
+            xfd_err: values.xfd_err.bits(),
+            accum: values.accum.bits(),
+            xcomp_bv: image.xcomp_bv(),
+            xsave: values.xsave,
+        }
+    }
+
+    /// Bytes of the canonical image that [`export`](Self::export) writes.
+    pub fn export_size(&self) -> usize {
+        let image = self.image();
+        canonical_size(image, image.geometry(), ComponentSet::EMPTY)
+    }
+
+    /// Writes its canonical image, as a blob wants it: compacted, what is in
+    /// use and no more.
+    ///
+    /// # Errors
+    /// `out` is too small; nothing was written.
+    pub fn export(&self, out: &mut [u8]) -> Result<Exported, ExportError> {
+        let image = self.image();
+        let written = canonicalise(image, image.geometry(), ComponentSet::EMPTY, out)
+            .map_err(ExportError::TooSmall)?;
+        Ok(Exported {
+            claims: Claims {
+                xcomp_bv: written.components.bits() | COMPACTED,
+                ..self.claims()
+            },
+            image_len: written.len_bytes,
+        })
+    }
+
+    /// Bytes of the image that [`write_standard`](Self::write_standard) needs.
+    pub fn standard_size(&self, to: Destination) -> usize {
+        standard_size(self.image(), &self.claims(), to)
+    }
+
+    /// Writes it as a zeroed standard image at the start of `out`, the rest of
+    /// which is zeroed too.
+    ///
+    /// # Errors
+    /// What `to` cannot hold; nothing was written.
+    pub fn write_standard(&self, to: Destination, out: &mut [u8]) -> Result<Standard, Unholdable> {
+        write_standard(self.image(), &self.claims(), to, out)
+    }
+
+    /// The FXSAVE region: x87 and SSE alone, for interfaces without XSAVE.
+    ///
+    /// # Errors
+    /// A component beyond x87 and SSE is in use.
+    pub fn write_fxsave(&self) -> Result<[u8; LEGACY_BYTES], Unholdable> {
+        let mut image = [0; MIN_IMAGE_BYTES];
+        let buffer = Destination {
+            sized_by_accum: false,
+            msrs: false,
+            elsewhere: ComponentSet::EMPTY,
+            spelled_out: ComponentSet::EMPTY,
+        };
+        write_standard(self.image(), &self.claims(), buffer, &mut image)?;
+        let (region, _) = image
+            .split_first_chunk()
+            .unwrap_or_else(|| unreachable!("576 bytes begin with 512"));
+        Ok(*region)
+    }
+}
+
+impl VcpuXstate {
+    /// Bytes of the image that [`export_standard`](Self::export_standard) needs.
+    pub fn standard_size<H: Hardware>(
+        &mut self,
+        cpu: &mut PcpuXstate<H>,
+        to: Destination,
+    ) -> usize {
+        let claims = self.claims(cpu);
+        standard_size(&self.area.image(cpu.host().geometry()), &claims, to)
+    }
+
+    /// Writes the state as a zeroed standard image at the start of `out`, the
+    /// rest of which is zeroed too.
+    ///
+    /// # Errors
+    /// What `to` cannot hold; nothing was written.
+    pub fn export_standard<H: Hardware>(
+        &mut self,
+        cpu: &mut PcpuXstate<H>,
+        to: Destination,
+        out: &mut [u8],
+    ) -> Result<Standard, Unholdable> {
+        let claims = self.claims(cpu);
+        write_standard(&self.area.image(cpu.host().geometry()), &claims, to, out)
+    }
+
+    fn claims<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> Claims {
+        cpu.save(self);
+        Claims {
+            xstate_mask: self.policy.mask.bits(),
+            xcr0: self.xcr0(),
+            xss: self.xss(),
+            xfd: self.xfd(),
+            xfd_err: self.xfd_err(),
+            accum: self.accum.bits(),
+            xcomp_bv: 0,
+            xsave: self.policy.xsave,
+        }
+    }
+}
+
+/// What may be held at all: what is in use and not disabled by the guest's XFD.
+fn moved(image: &Image<'_>, claims: &Claims) -> ComponentSet {
+    let disabled = ComponentSet::from_bits_retain(claims.xfd);
+    image.in_use().difference(disabled)
+}
+
+/// The user components of `accum` and XCR0, groups whole: Xen checks both as
+/// it would check XCR0, and that the one has what the other has.
+fn accumulated(geometry: &Geometry, claims: &Claims) -> ComponentSet {
+    let mut accum = ComponentSet::from_bits_retain(claims.accum | claims.xcr0)
+        .difference(geometry.supervisor())
+        .union(ComponentSet::LEGACY);
+    for group in [ComponentSet::AVX512, ComponentSet::MPX, ComponentSet::AMX] {
+        if accum.intersects(group) {
+            accum.insert(group);
+        }
+    }
+    if accum.intersects(ComponentSet::AVX512) {
+        accum.insert(ComponentSet::UP_TO_AVX);
+    }
+    accum
+}
+
+fn standard_size(image: &Image<'_>, claims: &Claims, to: Destination) -> usize {
+    let geometry = image.geometry();
+    let room = if to.sized_by_accum {
+        accumulated(geometry, claims)
+    } else {
+        moved(image, claims)
+    };
+    geometry.image_size(Form::Standard, room)
+}
+
+fn write_standard(
+    image: &Image<'_>,
+    claims: &Claims,
+    to: Destination,
+    out: &mut [u8],
+) -> Result<Standard, Unholdable> {
+    let geometry = image.geometry();
+    let moved = moved(image, claims).difference(to.elsewhere);
+    check(geometry, claims, to, moved, out.len())?;
+    let needed = standard_size(image, claims, to);
+    if out.len() < needed {
+        return Err(Unholdable::TooSmall(out.len() as u64, needed as u64));
+    }
+
+    // What the guest may have and that is INIT, but has to be said.
+    let said = to
+        .spelled_out
+        .intersection(ComponentSet::from_bits_retain(claims.xstate_mask))
+        .difference(ComponentSet::from_bits_retain(claims.xfd));
+    let said = geometry
+        .placements(Form::Standard, said)
+        .filter(|place| place.range().end <= out.len())
+        .fold(ComponentSet::EMPTY, |all, place| {
+            all.union(ComponentSet::only(place.component))
+        });
+    out.fill(0);
+    let target = Target {
+        geometry,
+        form: Form::Standard,
+        layout: moved,
+    };
+    let written = transfer(image, moved, target, out);
+    debug_assert!(written.is_ok(), "the buffer has been measured");
+    if let Some(place) = out.get_mut(LEGACY_BYTES..MIN_IMAGE_BYTES)
+        && let Ok(header) = XsaveHeader::mut_from_bytes(place)
+    {
+        *header = XsaveHeader::standard(header.xstate_bv().union(said));
+    }
+    Ok(Standard {
+        xcr0: claims.xcr0,
+        accum: accumulated(geometry, claims).bits(),
+        len_bytes: needed,
+    })
+}
+
+/// Everything that the form cannot hold, before a byte is written.
+fn check(
+    geometry: &Geometry,
+    claims: &Claims,
+    to: Destination,
+    moved: ComponentSet,
+    given: usize,
+) -> Result<(), Unholdable> {
+    // Xen has no record of a guest without XSAVE.
+    if to.sized_by_accum && !claims.xsave {
+        return Err(Unholdable::WithoutXsave);
+    }
+
+    // A standard image has no place for supervisor state.
+    let supervisor = moved.intersection(geometry.supervisor());
+    if let Some(component) = supervisor.iter().next() {
+        return Err(Unholdable::Supervisor(component));
+    }
+
+    // Registers that nothing carries are at their reset values.
+    if !to.msrs {
+        for (value, error) in [
+            (claims.xss, Unholdable::Xss as fn(u64) -> Unholdable),
+            (claims.xfd, Unholdable::Xfd),
+            (claims.xfd_err, Unholdable::XfdErr),
+        ] {
+            if value != 0 {
+                return Err(error(value));
+            }
+        }
+    }
+
+    // What is in use ends within the buffer (4096 bytes do not hold AMX).
+    for place in geometry.placements(Form::Standard, moved) {
+        let end = place.range().end;
+        if end > given {
+            return Err(Unholdable::NoRoom(
+                place.component,
+                given as u64,
+                end as u64,
+            ));
+        }
+    }
+    Ok(())
+}
