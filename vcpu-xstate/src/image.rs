@@ -83,6 +83,12 @@ impl<'a> Image<'a> {
         self.xstate_bv
     }
 
+    /// The components that have room: XCOMP_BV, or XSTATE_BV in the standard
+    /// form, where the header does not say.
+    pub const fn layout(&self) -> ComponentSet {
+        self.layout
+    }
+
     /// The legacy region as it stands; x87 and XMM count only under XSTATE_BV.
     pub const fn legacy(&self) -> &'a LegacyRegion {
         self.legacy

@@ -4,8 +4,9 @@
 //! in an image ([`layout`]), what a guest may enable ([`xcr0`], [`xss`],
 //! [`xfd`]), how large a vCPU's image must be ([`masks`], [`area`]), how one
 //! form becomes another ([`convert`]), what of an image from elsewhere may be
-//! believed ([`mod@validate`]), and who owns a vCPU's state at any moment
-//! ([`owner`], [`percpu`]). It executes nothing: [`hw`] alone holds the
+//! believed ([`mod@validate`]), who owns a vCPU's state at any moment
+//! ([`owner`], [`percpu`]), and how one component of it is changed wherever it
+//! lives ([`update`], [`views`]). It executes nothing: [`hw`] alone holds the
 //! instructions, and every query of the processor is injected, so all of it
 //! runs and is tested on any host.
 #![cfg_attr(not(test), no_std)]
@@ -31,8 +32,10 @@ pub mod resize;
 pub mod selftest;
 pub mod status;
 pub mod transit;
+pub mod update;
 pub mod validate;
 pub mod values;
+pub mod views;
 pub mod xcr0;
 pub mod xfd;
 pub mod xss;

@@ -381,5 +381,9 @@ mod tests;
 mod resize_tests;
 
 #[cfg(test)]
+#[path = "update_tests.rs"]
+mod update_tests;
+
+#[cfg(test)]
 #[path = "world_tests.rs"]
 mod world_tests;

@@ -3,11 +3,12 @@
 use core::fmt;
 
 use crate::area::{Area, AreaMemory, OutOfMemory};
-use crate::component::ComponentSet;
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::hw::{Controls, Hardware, RegisterFile, RestoreFault};
 use crate::owner::{Home, VcpuXstate};
 use crate::selftest;
+use crate::values::BadValue;
 
 /// Number of a physical processor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,6 +135,31 @@ impl<H: Hardware> PcpuXstate<H> {
     /// What a #NM that was intercepted left in IA32_XFD_ERR.
     pub fn read_xfd_err(&mut self) -> u64 {
         self.registers.read_xfd_err(&self.host)
+    }
+
+    /// Reads one component of the vCPU, which is loaded, if that takes no save;
+    /// says whether it did.
+    pub(crate) fn read_component(
+        &mut self,
+        vcpu: &VcpuXstate,
+        component: ComponentIndex,
+        out: &mut [u8],
+    ) -> bool {
+        assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
+        self.registers.read_component(&self.host, component, out)
+    }
+
+    /// Writes one component of the vCPU, which is loaded, where
+    /// [`read_component`](Self::read_component) could read it. What the
+    /// registers hold is still the vCPU's state, and the only one.
+    pub(crate) fn write_component(
+        &mut self,
+        vcpu: &VcpuXstate,
+        component: ComponentIndex,
+        bytes: &[u8],
+    ) -> Result<(), BadValue> {
+        assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
+        self.registers.write_component(&self.host, component, bytes)
     }
 
     /// Gives up a vCPU whose state in the registers is not wanted any more:

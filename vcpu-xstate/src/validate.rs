@@ -330,21 +330,23 @@ fn check_image<'a>(
 pub(crate) fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
     use Rejection as R;
 
-    // MXCSR counts only with XSTATE_BV[1]: `mxcsr` is 1F80 otherwise.
-    let mxcsr = image.mxcsr();
-    if mxcsr & !host.mxcsr_mask() != 0 {
-        return Err(R::Mxcsr(mxcsr.into(), host.mxcsr_mask().into()));
-    }
-
     let limits = host.limits();
-    for (component, bytes) in image.held() {
-        values::check(component, bytes, &limits).map_err(|bad| match bad {
+    let name = |component| {
+        move |bad| match bad {
+            BadValue::Mxcsr(seen, allowed) => R::Mxcsr(seen, allowed),
             BadValue::Address(seen, allowed) => R::Address(component, seen, allowed),
             BadValue::Reserved(seen, allowed) => R::Reserved(component, seen, allowed),
             BadValue::CetTracker(seen, allowed) => R::CetTracker(seen, allowed),
             BadValue::LbrDepth(seen, largest) => R::LbrDepth(seen, largest),
             BadValue::TileConfig(seen, largest) => R::TileConfig(seen, largest),
-        })?;
+        }
+    };
+
+    // MXCSR counts only with XSTATE_BV[1]: `mxcsr` is 1F80 otherwise.
+    values::check_mxcsr(image.mxcsr(), &limits).map_err(name(ComponentIndex::SSE))?;
+
+    for (component, bytes) in image.held() {
+        values::check(component, bytes, &limits).map_err(name(component))?;
     }
     Ok(())
 }

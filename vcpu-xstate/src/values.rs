@@ -23,17 +23,29 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The bits of IA32_U_CET that can be set (SDM Vol. 1, 17.2.4 MSRs; the
-    /// upper ones are the legacy bitmap's address).
-    const fn u_cet(&self) -> u64 {
+    /// Whether IA32_U_CET takes `value`: canonical (the upper bits are the
+    /// legacy bitmap's address), no bit of a feature that is not there, and
+    /// not both TRACKER and SUPPRESS (SDM Vol. 1, 17.2.4).
+    pub(crate) const fn user_cet(&self, value: u64) -> Result<(), BadValue> {
         let stacks = if self.shadow_stacks { 0x3 } else { 0 };
         let tracking = if self.branch_tracking { !0x3c3 } else { 0 };
-        stacks | tracking
+        if let Err(bad) = canonical(value, self.linear_address_bits) {
+            return Err(bad);
+        }
+        if let Err(bad) = only(value, stacks | tracking) {
+            return Err(bad);
+        }
+        if value & 0xc00 == 0xc00 {
+            return Err(BadValue::CetTracker(value, value & !0x400));
+        }
+        Ok(())
     }
 
-    /// A shadow-stack pointer: a canonical multiple of 4, or nothing.
-    fn stack_pointer(&self, value: u64) -> Result<(), BadValue> {
-        canonical(value, self.linear_address_bits)?;
+    /// Whether a shadow-stack pointer is one: a canonical multiple of 4.
+    pub(crate) const fn shadow_stack_pointer(&self, value: u64) -> Result<(), BadValue> {
+        if let Err(bad) = canonical(value, self.linear_address_bits) {
+            return Err(bad);
+        }
         only(value, if self.shadow_stacks { !0x3 } else { 0 })
     }
 }
@@ -41,6 +53,8 @@ impl Limits {
 /// What is wrong with the contents of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadValue {
+    /// MXCSR has bits that this processor faults on: the value, what may be set.
+    Mxcsr(u64, u64),
     /// A linear address that is not canonical: the address, its legal low half.
     Address(u64, u64),
     /// Reserved bits of a register are set: the value, what may be set.
@@ -54,12 +68,25 @@ pub enum BadValue {
 }
 
 broken_rules!(BadValue,
+    Self::Mxcsr(seen, allowed) => ("mxcsr", 0x313, seen, allowed),
     Self::Address(seen, allowed) => ("component-address", 0x314, seen, allowed),
     Self::Reserved(seen, allowed) => ("component-reserved", 0x315, seen, allowed),
     Self::CetTracker(seen, allowed) => ("cet-tracker", 0x316, seen, allowed),
     Self::LbrDepth(seen, largest) => ("lbr-depth", 0x317, seen, largest),
     Self::TileConfig(seen, largest) => ("tile-config", 0x318, seen, largest),
 );
+
+/// Judges a value of MXCSR.
+///
+/// # Errors
+/// It has bits that fault.
+pub const fn check_mxcsr(mxcsr: u32, limits: &Limits) -> Result<(), BadValue> {
+    if mxcsr & !limits.mxcsr_mask == 0 {
+        Ok(())
+    } else {
+        Err(BadValue::Mxcsr(mxcsr as u64, limits.mxcsr_mask as u64))
+    }
+}
 
 /// Judges the defined bytes of a component for a machine with these limits.
 /// Components without a rule here take any bytes.
@@ -80,14 +107,11 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
         ComponentIndex::PASID => only(at(0), 0x800f_ffff),
         // IA32_U_CET and IA32_PL3_SSP.
         ComponentIndex::CET_U => {
-            address(0, !limits.u_cet())?;
-            if at(0) & 0xc00 == 0xc00 {
-                return Err(BadValue::CetTracker(at(0), at(0) & !0x400));
-            }
-            limits.stack_pointer(at(8))
+            limits.user_cet(at(0))?;
+            limits.shadow_stack_pointer(at(8))
         }
         // IA32_PL0_SSP to IA32_PL2_SSP.
-        ComponentIndex::CET_S => (0..3).try_for_each(|i| limits.stack_pointer(at(8 * i))),
+        ComponentIndex::CET_S => (0..3).try_for_each(|i| limits.shadow_stack_pointer(at(8 * i))),
         // UIHANDLER, UISTACKADJUST, UINTR_MISC (size of the table, UINV, UIF),
         // UPIDADDR, UIRR, UITTADDR (SDM Vol. 1, 13.5.11).
         ComponentIndex::UINTR => {
@@ -154,7 +178,7 @@ fn word(bytes: &[u8], offset: usize) -> u64 {
         .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-fn only(value: u64, allowed: u64) -> Result<(), BadValue> {
+const fn only(value: u64, allowed: u64) -> Result<(), BadValue> {
     if value & !allowed == 0 {
         Ok(())
     } else {
@@ -162,9 +186,13 @@ fn only(value: u64, allowed: u64) -> Result<(), BadValue> {
     }
 }
 
-fn canonical(value: u64, linear_address_bits: u8) -> Result<(), BadValue> {
+const fn canonical(value: u64, linear_address_bits: u8) -> Result<(), BadValue> {
     // Sign-extended from the top implemented bit; the width is 48 to 57.
-    let shift = 64 - u32::from(linear_address_bits.clamp(48, 57));
+    let shift = match linear_address_bits {
+        0..48 => 16,
+        bits @ 48..=57 => 64 - bits as u32,
+        58.. => 7,
+    };
     if ((value << shift) as i64 >> shift) as u64 == value {
         Ok(())
     } else {

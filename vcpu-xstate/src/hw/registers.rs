@@ -1,12 +1,13 @@
 //! The one setter of a processor's extended-state registers, safe to use.
 
-use super::{Hardware, RestoreFault, RestoreInstruction};
+use super::{ComponentMsr, Hardware, RestoreFault, RestoreInstruction};
 use crate::area::{Area, Block};
-use crate::component::ComponentSet;
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::header::XsaveHeader;
 use crate::layout::{Form, LEGACY_BYTES};
 use crate::legacy::LegacyRegion;
+use crate::values::{self, BadValue};
 use zerocopy::IntoBytes;
 
 /// The control registers of extended state that neither VMRUN nor VM entry switches.
@@ -121,6 +122,63 @@ impl<H: Hardware> RegisterFile<H> {
         value
     }
 
+    /// Reads the defined bytes of one component into `out`, if it has an
+    /// instruction or MSRs of its own; says whether it has. CR4.PKE is set
+    /// where there is PKU.
+    pub fn read_component(
+        &mut self,
+        host: &HostXstate,
+        component: ComponentIndex,
+        out: &mut [u8],
+    ) -> bool {
+        if !has_own_access(host, component) {
+            return false;
+        }
+        if component == ComponentIndex::PKRU {
+            // SAFETY: PKRU is offered, so the processor has PKU.
+            let value = unsafe { self.hardware.read_pkru() };
+            out.copy_from_slice(&value.to_le_bytes());
+        } else {
+            for (word, msr) in out.chunks_exact_mut(8).zip(ComponentMsr::of(component)) {
+                // SAFETY: the component is offered, so its MSRs are there.
+                let value = unsafe { self.hardware.read_msr(*msr) };
+                word.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        true
+    }
+
+    /// Writes a component that [`read_component`](Self::read_component) reads.
+    /// Panics for others.
+    ///
+    /// # Errors
+    /// The processor would fault on these contents; nothing was written.
+    pub fn write_component(
+        &mut self,
+        host: &HostXstate,
+        component: ComponentIndex,
+        bytes: &[u8],
+    ) -> Result<(), BadValue> {
+        assert!(has_own_access(host, component), "{component} needs a save");
+        values::check(component, bytes, &host.limits())?;
+        if component == ComponentIndex::PKRU {
+            let value = bytes.first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+            // SAFETY: PKRU is offered, so the processor has PKU. The host maps
+            // no user pages.
+            unsafe { self.hardware.write_pkru(value) };
+        } else {
+            let (words, _) = bytes.as_chunks::<8>();
+            for (word, msr) in words.iter().zip(ComponentMsr::of(component)) {
+                let value = u64::from_le_bytes(*word);
+                // SAFETY: the component is offered, so its MSRs are there, and
+                // `values::check` asks what WRMSR asks. Nothing of the host
+                // uses them.
+                unsafe { self.hardware.write_msr(*msr, value) };
+            }
+        }
+        Ok(())
+    }
+
     /// Saves the registers into `area`: all components that have room there.
     pub fn save(&mut self, host: &HostXstate, area: &mut Area) {
         self.set_host(host);
@@ -179,4 +237,15 @@ impl<H: Hardware> RegisterFile<H> {
             self.hardware.restore(instruction, bytes.as_ptr(), u64::MAX)
         }
     }
+}
+
+/// Whether a component can be read and written alone. The shadow-stack
+/// pointers are there only with shadow stacks, the component without, too.
+fn has_own_access(host: &HostXstate, component: ComponentIndex) -> bool {
+    let own = match component {
+        ComponentIndex::PKRU => true,
+        ComponentIndex::CET_U | ComponentIndex::CET_S => host.limits().shadow_stacks,
+        _ => !ComponentMsr::of(component).is_empty(),
+    };
+    own && host.offered().has(component)
 }

@@ -1,0 +1,169 @@
+//! A component's bytes: copied out of an image with INIT filled in, judged, and put back with its mark.
+
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::header::XsaveHeader;
+use crate::image::{Image, payload};
+use crate::layout::{Form, Geometry, LEGACY_BYTES, Placement};
+use crate::legacy::{LegacyRegion, MXCSR_INIT};
+use crate::values::{self, BadValue, Limits};
+
+/// The largest component that fits a working copy (ZMM16–31).
+pub const COPY_BYTES: usize = 1024;
+const X87_BYTES: usize = 160;
+/// Where MXCSR lies in the legacy region, with its mask.
+const MXCSR: core::ops::Range<usize> = 24..32;
+/// XMM registers in the bytes of SSE; MXCSR follows.
+pub const XMM_BYTES: usize = 256;
+const SSE_BYTES: usize = XMM_BYTES + 4;
+
+/// A working copy of a small component.
+#[derive(Debug)]
+pub struct WorkingCopy {
+    bytes: [u8; COPY_BYTES],
+    len: usize,
+}
+
+impl WorkingCopy {
+    /// `len` zero bytes, as many as fit.
+    pub fn new(len: usize) -> Self {
+        Self {
+            bytes: [0; COPY_BYTES],
+            len: len.min(COPY_BYTES),
+        }
+    }
+
+    /// What `image` holds of the component; INIT values where it holds none.
+    pub fn of(image: &Image<'_>, component: ComponentIndex, len: usize) -> Self {
+        let mut copy = Self::new(len);
+        read(image, component, copy.get_mut());
+        copy
+    }
+
+    pub fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub fn get_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+/// How many bytes an update of the component shows; `None` where `geometry`
+/// does not know it.
+pub fn len(geometry: &Geometry, component: ComponentIndex) -> Option<usize> {
+    match component {
+        ComponentIndex::X87 => Some(X87_BYTES),
+        ComponentIndex::SSE => Some(SSE_BYTES),
+        _ => geometry.get(component).map(|facts| {
+            let size_bytes = facts.size_bytes as usize;
+            component
+                .payload_bytes()
+                .map_or(size_bytes, |payload| payload.min(size_bytes))
+        }),
+    }
+}
+
+/// Copies the component to `out`, which is zero and as long as [`len`] says.
+pub fn read(image: &Image<'_>, component: ComponentIndex, out: &mut [u8]) {
+    let legacy = image.legacy();
+    let held = image.xstate_bv().has(component);
+    match component {
+        ComponentIndex::X87 => {
+            let mut region = LegacyRegion::INIT;
+            if held {
+                region.copy_x87(legacy);
+            }
+            out.copy_from_slice(&region.as_bytes()[..X87_BYTES]);
+            out[MXCSR].fill(0);
+        }
+        ComponentIndex::SSE => {
+            let (xmm, mxcsr) = out.split_at_mut(XMM_BYTES);
+            if held {
+                xmm.copy_from_slice(legacy.xmm.as_bytes());
+            }
+            mxcsr.copy_from_slice(&image.mxcsr().to_le_bytes());
+        }
+        _ => {
+            if let Some((_, bytes)) = image.held().find(|(one, _)| *one == component) {
+                out.copy_from_slice(bytes);
+            }
+        }
+    }
+}
+
+/// Whether a restore takes these bytes.
+pub fn judge(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result<(), BadValue> {
+    if component == ComponentIndex::SSE {
+        values::check_mxcsr(mxcsr(bytes), limits)
+    } else {
+        values::check(component, bytes, limits)
+    }
+}
+
+/// MXCSR in the bytes of SSE.
+pub fn mxcsr(sse: &[u8]) -> u32 {
+    sse.get(XMM_BYTES..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(MXCSR_INIT, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Where a component of the extended region lies in an image of `layout`.
+pub fn place(
+    geometry: &Geometry,
+    form: Form,
+    layout: ComponentSet,
+    component: ComponentIndex,
+) -> Option<Placement> {
+    geometry
+        .placements(form, layout)
+        .find(|place| place.component == component)
+}
+
+/// Puts `new` into the image `bytes` and marks the component; `place` is where
+/// one of the extended region lies, within `bytes`.
+pub fn write(bytes: &mut [u8], component: ComponentIndex, place: Option<Placement>, new: &[u8]) {
+    match component {
+        ComponentIndex::X87 => {
+            let mut from = LegacyRegion::INIT;
+            from.as_mut_bytes()[..X87_BYTES].copy_from_slice(new);
+            if let Ok((region, _)) = LegacyRegion::mut_from_prefix(bytes) {
+                region.copy_x87(&from);
+            }
+        }
+        ComponentIndex::SSE => {
+            if let Ok((region, _)) = LegacyRegion::mut_from_prefix(bytes) {
+                region.xmm.as_mut_bytes().copy_from_slice(&new[..XMM_BYTES]);
+                region.mxcsr = U32::new(mxcsr(new));
+            }
+        }
+        _ => {
+            if let Some(place) = place {
+                let to = &mut bytes[place.range()];
+                let (state, tail) = to.split_at_mut(payload(place).len());
+                state.copy_from_slice(new);
+                tail.fill(0);
+            }
+        }
+    }
+    mark(bytes, component);
+}
+
+/// Sets the component's XSTATE_BV bit. Those of the legacy region get their
+/// XCOMP_BV bit with it: a canonical image may lack it, although the room is
+/// always there, and XRSTORS faults on XSTATE_BV beyond XCOMP_BV.
+pub fn mark(bytes: &mut [u8], component: ComponentIndex) {
+    let Ok((header, _)) = XsaveHeader::mut_from_prefix(&mut bytes[LEGACY_BYTES..]) else {
+        unreachable!("an image has a header");
+    };
+    let only = ComponentSet::only(component);
+    let xstate_bv = header.xstate_bv().union(only);
+    *header = if header.xcomp_bv() == 0 {
+        XsaveHeader::standard(xstate_bv)
+    } else {
+        let legacy = only.intersection(ComponentSet::LEGACY);
+        XsaveHeader::compacted(xstate_bv, header.layout().union(legacy))
+    };
+}

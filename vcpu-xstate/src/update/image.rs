@@ -1,0 +1,141 @@
+//! The update of a component in a plain image: a buffer of a stopped vCPU that is no area of this crate.
+
+use alloc::vec::Vec;
+
+use super::bytes::{self, COPY_BYTES, WorkingCopy};
+use super::{Update, UpdateError, Viewed};
+use crate::area::OutOfMemory;
+use crate::component::ComponentIndex;
+use crate::image::Image;
+use crate::layout::{Form, Geometry, Placement};
+use crate::values::Limits;
+use crate::views::View;
+
+/// An update of a component in a plain image.
+#[derive(Debug)]
+#[must_use = "without `finish` nothing changes"]
+pub struct ImageUpdate<'a> {
+    image: &'a mut [u8],
+    limits: Limits,
+    component: ComponentIndex,
+    place: Option<Placement>,
+    copy: WorkingCopy,
+    /// The bytes of a component that is too large for a working copy.
+    large: Option<Vec<u8>>,
+}
+
+/// Begins an update of one component in `image`, which has `form` and the
+/// layout of a machine with `geometry`. `limits` are those of the machine that
+/// is to restore it ([`HostXstate::limits`](crate::HostXstate::limits)).
+///
+/// Finishing marks the component in XSTATE_BV. What stands beside the image
+/// (XCR0, IA32_XFD, the masks of a blob) is the caller's.
+///
+/// # Errors
+/// The bytes are no image, have no room for the component, or it is larger
+/// than 1024 bytes and there is no memory for a copy; nothing has changed.
+pub fn begin_image<'a>(
+    image: &'a mut [u8],
+    geometry: &Geometry,
+    form: Form,
+    limits: &Limits,
+    component: ComponentIndex,
+) -> Result<ImageUpdate<'a>, UpdateError> {
+    let view = Image::new(image, geometry, form).ok_or(UpdateError::Image(image.len()))?;
+    let known = geometry.known();
+    let len = bytes::len(geometry, component).ok_or(UpdateError::Policy(component, known))?;
+    let legacy = matches!(component, ComponentIndex::X87 | ComponentIndex::SSE);
+    let layout = match form {
+        Form::Standard => known,
+        Form::Compacted => view.layout(),
+    };
+    let place = bytes::place(geometry, form, layout, component);
+    let has_room = place.is_some_and(|place| place.range().end <= image.len());
+    if !legacy && !has_room {
+        return Err(UpdateError::Room(component, layout));
+    }
+    let (mut copy, mut large) = (WorkingCopy::new(len), None);
+    if len <= COPY_BYTES {
+        bytes::read(&view, component, copy.get_mut());
+    } else {
+        let mut all = Vec::new();
+        all.try_reserve_exact(len)
+            .map_err(|_| UpdateError::NeedsMemory(OutOfMemory { bytes: len }))?;
+        all.resize(len, 0);
+        bytes::read(&view, component, &mut all);
+        large = Some(all);
+    }
+    Ok(ImageUpdate {
+        image,
+        limits: *limits,
+        component,
+        place,
+        copy,
+        large,
+    })
+}
+
+/// Begins an update of a plain image through a typed view; as [`begin_image`].
+///
+/// ```
+/// use vcpu_xstate::update::begin_image_view;
+/// use vcpu_xstate::views::{Access, Pkru, ProtectionKey};
+/// # use vcpu_xstate::{ComponentFacts, ComponentIndex, Form, Geometry, values::Limits};
+/// # let facts = ComponentFacts { size_bytes: 8, standard_offset: 2688,
+/// #     supervisor: false, aligned64: false, xfd: false };
+/// # let mut geometry = Geometry::new();
+/// # geometry.insert(ComponentIndex::PKRU, facts).unwrap();
+/// # let limits = Limits { mxcsr_mask: 0xffff, linear_address_bits: 48,
+/// #     shadow_stacks: false, branch_tracking: false };
+/// // A standard image with everything INIT, as KVM_GET_XSAVE2 may give it.
+/// let mut image = vec![0; 2696];
+/// let mut pkru = begin_image_view::<Pkru>(&mut image, &geometry, Form::Standard, &limits)?;
+/// pkru.set(ProtectionKey::new(1).unwrap(), Access::ReadOnly);
+/// pkru.finish()?;
+/// assert_eq!((image[2688], image[513]), (0b1000, 0b10));
+/// # Ok::<(), vcpu_xstate::update::UpdateError>(())
+/// ```
+///
+/// # Errors
+/// As [`begin_image`].
+pub fn begin_image_view<'a, V: View>(
+    image: &'a mut [u8],
+    geometry: &Geometry,
+    form: Form,
+    limits: &Limits,
+) -> Result<Viewed<V, ImageUpdate<'a>>, UpdateError> {
+    let update = begin_image(image, geometry, form, limits, V::COMPONENT)?;
+    Ok(Viewed::new(update))
+}
+
+impl Update for ImageUpdate<'_> {
+    fn component(&self) -> ComponentIndex {
+        self.component
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.large {
+            Some(large) => large,
+            None => self.copy.get(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.large {
+            Some(large) => large,
+            None => self.copy.get_mut(),
+        }
+    }
+
+    fn finish(self) -> Result<(), UpdateError> {
+        let component = self.component;
+        bytes::judge(component, self.bytes(), &self.limits)
+            .map_err(|bad| UpdateError::Value(component, bad))?;
+        let new = match &self.large {
+            Some(large) => large,
+            None => self.copy.get(),
+        };
+        bytes::write(self.image, component, self.place, new);
+        Ok(())
+    }
+}

@@ -1,0 +1,455 @@
+//! Updates of one component: wherever it lives, the guest finds what was written and all else as it left it.
+
+use super::tests::{Cpu, cpu_of, model, rapids, set, vcpu};
+use super::*;
+use crate::ComponentIndex;
+use crate::layout::{Form, Geometry};
+use crate::model::{Model, Registers, Xinuse};
+use crate::selftest::pattern;
+use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, supervisor, user};
+use crate::update::{Update, UpdateError, begin_image, begin_image_view};
+use crate::validate::{Claims, validate};
+use crate::values::BadValue;
+use crate::views::{Access, CetUser, Mxcsr, Pasid, Pkru, ProtectionKey, UserCet, Xmm};
+
+/// Sapphire Rapids of Bochs, with PASID and branch records.
+fn machine() -> Geometry {
+    let mut geometry = bochs_sapphire_rapids();
+    for (index, facts) in [(10, supervisor(8)), (15, supervisor(808))] {
+        let index = ComponentIndex::new(index).unwrap();
+        geometry.insert(index, facts).unwrap();
+    }
+    geometry
+}
+
+/// Where the state is when the update begins.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    /// It never ran.
+    Init,
+    /// In registers, under the guest's own control registers.
+    Registers,
+    /// In memory, with a copy left in the registers.
+    Memory,
+}
+
+struct Bench {
+    cpu: Cpu,
+    memory: TestMemory,
+    vcpu: VcpuXstate,
+    expected: Registers,
+}
+
+/// A vCPU with state in some components, and what it must find.
+fn bench(instructions: u32, xinuse: Xinuse, at: Where) -> Bench {
+    let host = host(machine(), instructions);
+    let mut cpu = PcpuXstate::new(CpuId(0), Model::new(host.clone(), xinuse), host);
+    let mut memory = TestMemory::default();
+    let mask = cpu.host().offered().bits();
+    let mut vcpu = vcpu(1, mask, &cpu, &mut memory);
+    if !matches!(at, Where::Init) {
+        vcpu.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+        cpu.load(&mut vcpu).unwrap();
+        cpu.enter(&vcpu);
+        for index in [0, 1, 6, 9, 11] {
+            let component = ComponentIndex::new(index).unwrap();
+            if vcpu.policy.mask.has(component) {
+                model(&mut cpu).write(component, 0x17);
+            }
+        }
+        model(&mut cpu).ldmxcsr(0x1fa5);
+    }
+    let expected = if matches!(at, Where::Init) {
+        Registers::init()
+    } else {
+        model(&mut cpu).regs.clone()
+    };
+    if matches!(at, Where::Memory) {
+        cpu.save(&mut vcpu);
+    }
+    Bench {
+        cpu,
+        memory,
+        vcpu,
+        expected,
+    }
+}
+
+/// Each instruction set, each way of tracking, each home, each component.
+fn everywhere(mut check: impl FnMut(Bench, ComponentIndex, &str)) {
+    let mut count = 0;
+    for instructions in INSTRUCTIONS {
+        for xinuse in [Xinuse::Tracked, Xinuse::AlwaysOne] {
+            for at in [Where::Init, Where::Registers, Where::Memory] {
+                for component in host(machine(), instructions).offered() {
+                    let what = format!("{component} {at:?} {instructions:#x} {xinuse:?}");
+                    check(bench(instructions, xinuse, at), component, &what);
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 300, "{count}");
+}
+
+/// The bytes that an update of the component shows, by the model's registers.
+fn shown(registers: &Registers, component: ComponentIndex) -> Vec<u8> {
+    use zerocopy::IntoBytes;
+    let legacy = registers.legacy.as_bytes();
+    match component {
+        ComponentIndex::X87 => [&legacy[..24], &[0; 8], &legacy[32..160]].concat(),
+        ComponentIndex::SSE => [&legacy[160..416], &legacy[24..28]].concat(),
+        _ => registers.extended[usize::from(component.get())].clone(),
+    }
+}
+
+/// Other contents, legal everywhere, in the update and in what is expected.
+fn change(update: &mut impl Update, expected: &mut Registers) {
+    use zerocopy::IntoBytes;
+    let component = update.component();
+    let bytes = update.bytes_mut();
+    match component {
+        ComponentIndex::X87 => {
+            bytes[0..2].copy_from_slice(&0x0272_u16.to_le_bytes());
+            bytes[32] = 9;
+            expected.legacy.fcw.set(0x0272);
+            expected.legacy.st[0][0] = 9;
+        }
+        ComponentIndex::SSE => {
+            bytes[17] = 0x61;
+            bytes[256..].copy_from_slice(&0x1f83_u32.to_le_bytes());
+            expected.legacy.xmm.as_mut_bytes()[17] = 0x61;
+            expected.legacy.mxcsr.set(0x1f83);
+        }
+        _ => {
+            bytes.fill(0);
+            pattern(component, 0x29, bytes);
+            *expected.get(component) = bytes.to_vec();
+        }
+    }
+}
+
+/// Everything there is to see of a vCPU but where it is.
+fn found(bench: &mut Bench, what: &str) {
+    bench.cpu.load(&mut bench.vcpu).unwrap();
+    bench.cpu.enter(&bench.vcpu);
+    let offered = bench.cpu.host().offered();
+    let differ = model(&mut bench.cpu)
+        .regs
+        .differences(&bench.expected, offered);
+    assert!(differ.is_empty(), "{what}: {differ}");
+    // The component has its room, and memory is what the area takes.
+    let blocks = bench.vcpu.area_size_bytes().div_ceil(64);
+    assert_eq!(bench.memory.live_blocks, blocks, "{what}");
+    assert!(bench.vcpu.area_mask().contains(bench.vcpu.accum()));
+}
+
+#[test]
+fn the_guest_finds_what_was_written_and_nothing_else_changed() {
+    everywhere(|mut bench, component, what| {
+        let mut update = bench
+            .vcpu
+            .begin_update(component, &mut bench.cpu, &mut bench.memory)
+            .unwrap();
+        assert_eq!(
+            update.bytes(),
+            shown(&bench.expected, component),
+            "{what} shows"
+        );
+        change(&mut update, &mut bench.expected);
+        update.finish().unwrap();
+        assert!(bench.vcpu.accum().has(component), "{what}");
+        found(&mut bench, what);
+        // And it survives the way through memory.
+        bench.cpu.save(&mut bench.vcpu);
+        bench.cpu.discard();
+        assert!(bench.vcpu.in_use(&mut bench.cpu).has(component), "{what}");
+        found(&mut bench, what);
+    });
+}
+
+#[test]
+fn a_dropped_update_changes_nothing() {
+    everywhere(|mut bench, component, what| {
+        let before = (bench.vcpu.accum(), bench.vcpu.area_mask());
+        let mut update = bench
+            .vcpu
+            .begin_update(component, &mut bench.cpu, &mut bench.memory)
+            .unwrap();
+        update.bytes_mut().fill(0xff);
+        drop(update);
+        let after = (bench.vcpu.accum(), bench.vcpu.area_mask());
+        assert_eq!(before, after, "{what}");
+        found(&mut bench, what);
+    });
+}
+
+/// The cheap instructions are used where they are, and only while the
+/// registers own the state.
+#[test]
+fn pkru_and_cet_in_registers_cost_no_save() {
+    for (index, instructions) in [(9, 0), (9, 0xf), (10, 0xf), (11, 0xf), (12, 0xf)] {
+        let component = ComponentIndex::new(index).unwrap();
+        let mut bench = bench(instructions, Xinuse::Tracked, Where::Registers);
+        let before = model(&mut bench.cpu).restores;
+        let mut update = bench
+            .vcpu
+            .begin_update(component, &mut bench.cpu, &mut bench.memory)
+            .unwrap();
+        change(&mut update, &mut bench.expected);
+        update.finish().unwrap();
+        assert_eq!(bench.vcpu.home(), Home::Registers(CpuId(0)), "{component}");
+        found(&mut bench, "no save");
+        assert_eq!(model(&mut bench.cpu).restores, before);
+        assert!(model(&mut bench.cpu).direct_writes > 0);
+    }
+}
+
+/// An update in memory outdates the copy that the registers still have.
+#[test]
+fn the_copy_in_registers_is_outdated_by_an_update() {
+    let mut bench = bench(0x3, Xinuse::Tracked, Where::Memory);
+    let before = model(&mut bench.cpu).restores;
+    let mut pkru = bench
+        .vcpu
+        .begin_view::<Pkru, _, _>(&mut bench.cpu, &mut bench.memory)
+        .unwrap();
+    pkru.set(ProtectionKey::new(15).unwrap(), Access::None);
+    let wanted = pkru.0;
+    pkru.finish().unwrap();
+    let bytes = bench.expected.get(ComponentIndex::PKRU);
+    bytes.copy_from_slice(&wanted.to_le_bytes());
+    found(&mut bench, "outdated");
+    assert_eq!(model(&mut bench.cpu).restores, before + 1);
+    assert_eq!(bench.vcpu.view::<Pkru>(&mut bench.cpu), Ok(Pkru(wanted)));
+}
+
+/// Refused by name; the guest finds everything as it left it.
+#[test]
+fn illegal_values_are_refused_when_the_update_is_finished() {
+    let hole = 0x8000_0000_0000_u64.to_le_bytes();
+    let table: [(ComponentIndex, usize, &[u8], &str); 7] = [
+        (ComponentIndex::SSE, 258, &[0xff], "mxcsr"),
+        (ComponentIndex::CET_U, 8, &hole, "component-address"),
+        (ComponentIndex::CET_U, 0, &[0x40], "component-reserved"),
+        (ComponentIndex::CET_U, 1, &[0x0c], "cet-tracker"),
+        (ComponentIndex::PASID, 7, &[1], "component-reserved"),
+        (ComponentIndex::LBR, 8, &[7], "lbr-depth"),
+        (ComponentIndex::TILECFG, 0, &[2], "tile-config"),
+    ];
+    for at in [Where::Init, Where::Registers, Where::Memory] {
+        for (component, offset, bytes, rule) in table {
+            let mut bench = bench(0xf, Xinuse::Tracked, at);
+            let accum = bench.vcpu.accum();
+            let mut update = bench
+                .vcpu
+                .begin_update(component, &mut bench.cpu, &mut bench.memory)
+                .unwrap();
+            update.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+            let error = update.finish().unwrap_err();
+            assert_eq!((error.rule(), error.code() >> 8), (rule, 3));
+            assert!(matches!(error, UpdateError::Value(c, _) if c == component));
+            assert_eq!(bench.vcpu.accum(), accum);
+            found(&mut bench, rule);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_updated_is_refused_before_anything_happens() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0x1f);
+    let mut a = vcpu(1, 0x6_0007, &cpu, &mut memory);
+    let (pkru, tiles) = (ComponentIndex::PKRU, ComponentIndex::TILEDATA);
+    let error = a.begin_update(pkru, &mut cpu, &mut memory).unwrap_err();
+    assert_eq!(error, UpdateError::Policy(pkru, set(0x6_0007)));
+    assert_eq!((error.rule(), error.seen()), ("update-policy", 1 << 9));
+    // Linux b45f721775: what the guest's own XFD disables is in no image.
+    a.set_xfd(tiles.bit(), cpu.host()).unwrap();
+    let error = a.begin_update(tiles, &mut cpu, &mut memory).unwrap_err();
+    assert_eq!(error, UpdateError::Xfd(tiles, set(0x2_0007)));
+    a.set_xfd(0, cpu.host()).unwrap();
+    a.begin_update(tiles, &mut cpu, &mut memory)
+        .unwrap()
+        .finish()
+        .unwrap();
+    assert_eq!(a.hardware_xfd(cpu.host()), ComponentSet::EMPTY);
+}
+
+/// MXCSR lives beside SSE's mark in both forms: set where SSE is INIT, it is
+/// what the guest finds, and XMM stays INIT.
+#[test]
+fn mxcsr_of_a_vcpu_whose_sse_is_init() {
+    for instructions in INSTRUCTIONS {
+        let mut bench = bench(instructions, Xinuse::Tracked, Where::Init);
+        let limits = bench.cpu.host().limits();
+        let mut mxcsr = bench
+            .vcpu
+            .begin_view::<Mxcsr, _, _>(&mut bench.cpu, &mut bench.memory)
+            .unwrap();
+        assert_eq!(*mxcsr, Mxcsr::INIT);
+        *mxcsr = Mxcsr::new(0x1fa5, &limits).unwrap();
+        mxcsr.finish().unwrap();
+        bench.expected.legacy.mxcsr.set(0x1fa5);
+        found(&mut bench, "mxcsr");
+        let found = bench.vcpu.view::<Mxcsr>(&mut bench.cpu).unwrap();
+        assert_eq!(found.bits(), 0x1fa5);
+        assert_eq!(bench.vcpu.view::<Xmm>(&mut bench.cpu), Ok(Xmm::default()));
+    }
+}
+
+/// AMD has shadow stacks without branch tracking: a value of an Intel guest is
+/// refused instead of faulting in the host.
+#[test]
+fn cet_bits_of_a_feature_that_the_processor_lacks() {
+    let amd = crate::testing::Machine {
+        geometry: machine(),
+        instructions: 0xf,
+    };
+    let cpuid = |leaf, subleaf| {
+        let mut r = amd.cpuid(leaf, subleaf);
+        r.edx &= if leaf == 7 { !(1 << 20) } else { u32::MAX };
+        r
+    };
+    let mut cpu = cpu_of(HostXstate::read(&cpuid, 0xffff).unwrap(), 0);
+    let (here, there) = (cpu.host().limits(), host(machine(), 0xf).limits());
+    let mut memory = TestMemory::default();
+    let mut a = vcpu(1, 0x1807, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    assert!(UserCet::new(UserCet::BRANCH_TRACKING, &here).is_err());
+    let mut cet = a
+        .begin_view::<CetUser, _, _>(&mut cpu, &mut memory)
+        .unwrap();
+    cet.control = UserCet::new(UserCet::BRANCH_TRACKING, &there).unwrap();
+    let bad = BadValue::Reserved(4, 3);
+    assert_eq!(
+        cet.finish(),
+        Err(UpdateError::Value(ComponentIndex::CET_U, bad))
+    );
+    assert_eq!(a.view::<CetUser>(&mut cpu), Ok(CetUser::default()));
+    assert_eq!(
+        a.view::<Pasid>(&mut cpu),
+        Err(UpdateError::Policy(ComponentIndex::PASID, set(0x1807)))
+    );
+}
+
+/// A canonical image of all components in use but those of `without`.
+fn exported(without: u64) -> (HostXstate, Claims, Vec<u8>) {
+    let mut bench = bench(0xf, Xinuse::Tracked, Where::Init);
+    let mask = bench.vcpu.policy.mask.difference(set(without | 3));
+    bench.cpu.load(&mut bench.vcpu).unwrap();
+    for component in mask {
+        bench.cpu.save(&mut bench.vcpu);
+        let mut update = bench
+            .vcpu
+            .begin_update(component, &mut bench.cpu, &mut bench.memory)
+            .unwrap();
+        change(&mut update, &mut bench.expected);
+        update.finish().unwrap();
+    }
+    let mut out = vec![0; bench.vcpu.export_size(&mut bench.cpu)];
+    let exported = bench.vcpu.export(&mut bench.cpu, &mut out).unwrap();
+    assert_eq!(exported.claims.xcomp_bv & !(1 << 63), mask.bits());
+    (bench.cpu.host().clone(), exported.claims, out)
+}
+
+/// A stopped vCPU of another VMM: the same update of an image in a buffer. A
+/// validated image stays one that validates.
+#[test]
+fn components_of_a_plain_image() {
+    let (host, claims, image) = exported(0x200);
+    let (geometry, form, limits) = (host.geometry(), Form::Compacted, host.limits());
+    let policy = XstatePolicy::new(host.offered(), ComponentSet::EMPTY);
+    let layout = set(claims.xcomp_bv & !(1 << 63));
+    for component in layout.union(ComponentSet::LEGACY) {
+        let mut copy = image.clone();
+        let mut update = begin_image(&mut copy, geometry, form, &limits, component).unwrap();
+        update.bytes_mut().fill(0xff);
+        drop(update);
+        assert!(copy == image, "{component} was dropped");
+        let mut update = begin_image(&mut copy, geometry, form, &limits, component).unwrap();
+        change(&mut update, &mut Registers::init());
+        let wanted = update.bytes().to_vec();
+        update.finish().unwrap();
+        let update = begin_image(&mut copy, geometry, form, &limits, component).unwrap();
+        assert_eq!(update.bytes(), wanted, "{component}");
+        drop(update);
+        let claims = Claims {
+            accum: claims.accum | component.bit(),
+            xcomp_bv: claims.xcomp_bv | component.bit(),
+            ..claims
+        };
+        let valid = validate(&claims, geometry, &copy, &host, &policy);
+        assert!(valid.is_ok(), "{component}: {valid:?}");
+    }
+    // No room: named, with what has room.
+    let mut copy = image;
+    let error = begin_image_view::<Pkru>(&mut copy, geometry, form, &limits).unwrap_err();
+    assert_eq!(error, UpdateError::Room(ComponentIndex::PKRU, layout));
+    let error = begin_image(
+        &mut copy[..600],
+        geometry,
+        form,
+        &limits,
+        ComponentIndex::SSE,
+    );
+    assert_eq!(error.unwrap_err(), UpdateError::Image(600));
+    let error = begin_image(
+        &mut copy,
+        geometry,
+        Form::Standard,
+        &limits,
+        ComponentIndex::SSE,
+    );
+    assert_eq!(error.unwrap_err().rule(), "update-image");
+}
+
+/// In the standard form a component lies at its offset whether it is marked or
+/// not, its old bytes mean nothing, and MXCSR counts without a mark.
+#[test]
+fn components_of_a_plain_standard_image() {
+    let geometry = machine();
+    let limits = host(machine(), 0).limits();
+    let form = Form::Standard;
+    let mut image = vec![0xee; 2816 + 8192];
+    image[512..576].fill(0);
+    image[24..32].copy_from_slice(&0x1fa5_u64.to_le_bytes());
+    let update = begin_image(&mut image, &geometry, form, &limits, ComponentIndex::AVX).unwrap();
+    assert_eq!(update.bytes(), [0; 256], "INIT, not what lies there");
+    update.finish().unwrap();
+    assert_eq!(image[576..832], [0; 256]);
+    let mut xmm = begin_image_view::<Xmm>(&mut image, &geometry, form, &limits).unwrap();
+    assert_eq!(*xmm, Xmm::default());
+    xmm.0[3] = [7; 16];
+    xmm.finish().unwrap();
+    let mxcsr = begin_image_view::<Mxcsr>(&mut image, &geometry, form, &limits).unwrap();
+    assert_eq!(mxcsr.bits(), 0x1fa5, "kept with XMM");
+    assert_eq!(image[512..520], 6_u64.to_le_bytes());
+    assert_eq!((image[160 + 48], image[0]), (7, 0xee));
+    // A supervisor component has no place there; a short buffer ends before it.
+    let cet = begin_image_view::<CetUser>(&mut image, &geometry, form, &limits);
+    assert_eq!(cet.unwrap_err().rule(), "update-room");
+    let pkru = begin_image_view::<Pkru>(&mut image[..2690], &geometry, form, &limits);
+    assert_eq!(pkru.unwrap_err().rule(), "update-room");
+    let unknown = ComponentIndex::new(40).unwrap();
+    let error = begin_image(&mut image, &geometry, form, &limits, unknown).unwrap_err();
+    assert_eq!(error, UpdateError::Policy(unknown, geometry.known()));
+}
+
+/// Zen 3 gives PKRU 64 bytes: four are PKRU, the rest is written as zero.
+#[test]
+fn reserved_tails_are_zeroed() {
+    let mut geometry = Geometry::new();
+    geometry
+        .insert(ComponentIndex::PKRU, user(64, 832))
+        .unwrap();
+    let limits = host(machine(), 0).limits();
+    let mut image = vec![0xee; 896];
+    image[512..576].fill(0);
+    let pkru = begin_image_view::<Pkru>(&mut image, &geometry, Form::Standard, &limits);
+    let mut pkru = pkru.unwrap();
+    *pkru = Pkru(0x5555_5554);
+    pkru.finish().unwrap();
+    assert_eq!(image[832..836], 0x5555_5554_u32.to_le_bytes());
+    assert_eq!(image[836..], [0; 60]);
+}
