@@ -1,6 +1,7 @@
 //! Builds, runs and tests Xferry.
 
 mod build;
+mod capture;
 mod console;
 mod image;
 mod machines;
@@ -49,6 +50,8 @@ enum Task {
     MigrateTest(MigrateOptions),
     /// Pass every test.
     Test(TestOptions),
+    /// Write this machine's CPUID and images of its extended state.
+    Capture(capture::Args),
     /// List the machines that other commands know by name.
     Machines(machines::list::Args),
     /// Check the rules of this repository.
@@ -178,6 +181,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
             needs(true)?;
             return test::run(&workspace, &options.step);
         }
+        Task::Capture(args) => capture::run(&workspace, &args)?,
         Task::Machines(args) => machines::list::run(&args)?,
         Task::Tidy => {
             needs(false)?;

@@ -1,0 +1,437 @@
+//! Executes saves and restores on this processor, in ring 3, with no compiler's register in between.
+//!
+//! A *script* is a list of XSAVE, XSAVEC, XSAVEOPT, XRSTOR and XGETBV. It is
+//! played by one piece of assembly that uses general registers alone, saves
+//! the thread's own state first and restores it last: so what a script loads
+//! is what it saves. A restore that the processor refuses ends the script; the
+//! signal handler tells by RIP that the fault is the script's.
+//!
+//! The system may take the processor away in the middle. It saves and restores
+//! all of the state then, so registers and XINUSE as a program can see them
+//! stay.
+#![allow(unsafe_code)] // XSAVE and XRSTOR by raw pointer, a signal handler, arch_prctl
+
+use std::arch::{asm, naked_asm};
+use std::sync::OnceLock;
+
+use libc::{c_int, c_void, siginfo_t, ucontext_t};
+
+use crate::corpus::Component;
+use crate::machine;
+use crate::restored::{compacted_places, standard_size};
+
+/// Components that Linux gives only on request.
+const AMX: u64 = 0x6_0000;
+const TILEDATA: u32 = 18;
+const ARCH_REQ_XCOMP_PERM: c_int = 0x1023;
+
+/// This processor, as far as a thread may use it.
+#[derive(Clone, Debug)]
+pub struct Processor {
+    xcr0: u64,
+    components: Vec<Component>,
+    xsavec: bool,
+    xsaveopt: bool,
+    xgetbv1: bool,
+    mxcsr_mask: u32,
+    lacks: Vec<String>,
+}
+
+impl Processor {
+    /// Looks at this processor, asks the system for AMX, and installs the
+    /// signal handler.
+    ///
+    /// # Errors
+    /// Why nothing can be tried here.
+    pub fn here() -> Result<Self, String> {
+        if !machine::has_xsave() {
+            return Err("the system has not enabled XSAVE".into());
+        }
+        let mut lacks = Vec::new();
+        let instructions = machine::instructions();
+        let xcr0 = xgetbv(0);
+        let mut usable = xcr0;
+        if xcr0 & AMX != 0 {
+            // SAFETY: arch_prctl with this code reads and writes no memory.
+            let refused =
+                unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILEDATA) };
+            if refused != 0 {
+                lacks.push("the system refuses AMX".into());
+                usable &= !AMX;
+            }
+        }
+        let mut lack = |bit: u32, name: &str| {
+            let there = instructions & 1 << bit != 0;
+            if !there {
+                lacks.push(format!("no {name}"));
+            }
+            there
+        };
+        let processor = Self {
+            xcr0: usable,
+            components: machine::components(usable),
+            xsaveopt: lack(0, "XSAVEOPT"),
+            xsavec: lack(1, "XSAVEC"),
+            xgetbv1: lack(2, "XGETBV 1"),
+            mxcsr_mask: mxcsr_mask(),
+            lacks,
+        };
+        install_handler()?;
+        Ok(processor)
+    }
+
+    /// XCR0, without AMX where the system refuses it.
+    pub const fn xcr0(&self) -> u64 {
+        self.xcr0
+    }
+
+    /// The components of XCR0 above SSE.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// Bits of MXCSR that can be set.
+    pub const fn mxcsr_mask(&self) -> u32 {
+        self.mxcsr_mask
+    }
+
+    /// Whether it has XSAVEC and the compacted form.
+    pub const fn has_xsavec(&self) -> bool {
+        self.xsavec
+    }
+
+    /// Whether it has XSAVEOPT.
+    pub const fn has_xsaveopt(&self) -> bool {
+        self.xsaveopt
+    }
+
+    /// Whether it has XGETBV with ECX = 1.
+    pub const fn has_xgetbv1(&self) -> bool {
+        self.xgetbv1
+    }
+
+    /// What it has not, or may not be used.
+    pub fn lacks(&self) -> &[String] {
+        &self.lacks
+    }
+
+    /// A buffer in which any image of this processor has room.
+    pub fn buffer(&self) -> Buffer {
+        let standard = standard_size(&self.components, self.xcr0);
+        let (_, compacted) = compacted_places(&self.components, self.xcr0);
+        // A processor may read whole lines at the end.
+        let lines = standard.max(compacted).div_ceil(64) + 1;
+        Buffer(vec![Line([0; 64]); lines])
+    }
+
+    /// Executes `script` over `buffers`; every restore must leave key 0 of
+    /// PKRU open, because the script itself is in such memory. Gives what each
+    /// step read (XGETBV; 0 for others).
+    ///
+    /// # Errors
+    /// The step that the processor refused, and by which exception.
+    ///
+    /// # Panics
+    /// A step names a buffer that is not there or is another processor's, or
+    /// an instruction that this one lacks.
+    pub fn play(&self, buffers: &mut [Buffer], script: &[Step]) -> Result<Vec<u64>, Refused> {
+        let room = self.buffer().0.len();
+        let mut steps: Vec<RawStep> = script
+            .iter()
+            .map(|step| {
+                let (instruction, buffer, rfbm) = match *step {
+                    Step::Xsave(buffer, rfbm) => (XSAVE, buffer, rfbm),
+                    Step::Xsavec(buffer, rfbm) => {
+                        assert!(self.xsavec, "no XSAVEC here");
+                        (XSAVEC, buffer, rfbm)
+                    }
+                    Step::Xsaveopt(buffer, rfbm) => {
+                        assert!(self.xsaveopt, "no XSAVEOPT here");
+                        (XSAVEOPT, buffer, rfbm)
+                    }
+                    Step::Xrstor(buffer, rfbm) => (XRSTOR, buffer, rfbm),
+                    Step::Xinuse => {
+                        assert!(self.xgetbv1, "no XGETBV 1 here");
+                        (XGETBV1, 0, 0)
+                    }
+                };
+                assert_eq!(buffers[buffer].0.len(), room, "buffer of another processor");
+                RawStep {
+                    instruction,
+                    image: buffers[buffer].0.as_mut_ptr().cast(),
+                    rfbm,
+                    result: 0,
+                }
+            })
+            .collect();
+        let mut mine = self.buffer();
+        let (list, count) = (steps.as_mut_ptr(), steps.len() as u64);
+        // SAFETY: XSAVE is enabled (`here` looked), each instruction of the
+        // list is there, and each buffer is aligned to 64 bytes and has room
+        // for every image that this XCR0 allows: for others the processor
+        // faults before it touches more than the header, and the handler that
+        // `here` installed ends the script. `mine` is an image of zeros, of
+        // that size. All vector registers may change in a call of this ABI,
+        // and what may not (MXCSR's masks, FCW) is restored.
+        let done = unsafe { play(list, count, mine.0.as_mut_ptr().cast(), self.xcr0) } as usize;
+        match steps.get(done) {
+            None => Ok(steps.iter().map(|step| step.result).collect()),
+            Some(step) => Err(Refused {
+                step: done,
+                exception: step.result,
+            }),
+        }
+    }
+}
+
+/// A step of a script: an instruction, the number of its buffer, and RFBM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// XSAVE64.
+    Xsave(usize, u64),
+    /// XSAVEC64.
+    Xsavec(usize, u64),
+    /// XSAVEOPT64.
+    Xsaveopt(usize, u64),
+    /// XRSTOR64.
+    Xrstor(usize, u64),
+    /// XGETBV with ECX = 1.
+    Xinuse,
+}
+
+/// The processor refused a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which step.
+    pub step: usize,
+    /// The exception's vector: 13 for #GP, 14 for #PF, 7 for #NM.
+    pub exception: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A 64-byte-aligned buffer for any image of one [`Processor`].
+#[derive(Clone)]
+pub struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: a `Line` is 64 initialised bytes without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 64) }
+    }
+
+    /// Its bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: a `Line` is 64 initialised bytes without padding.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 64) }
+    }
+
+    /// Fills it with `byte`, the header with zeros.
+    pub fn fill(&mut self, byte: u8) {
+        self.bytes_mut().fill(byte);
+        self.bytes_mut()[512..576].fill(0);
+    }
+
+    /// Puts `image` at its start.
+    ///
+    /// # Panics
+    /// `image` is longer.
+    pub fn load(&mut self, image: &[u8]) {
+        self.bytes_mut()[..image.len()].copy_from_slice(image);
+    }
+}
+
+const XSAVE: u64 = 0;
+const XSAVEC: u64 = 1;
+const XSAVEOPT: u64 = 2;
+const XRSTOR: u64 = 3;
+const XGETBV1: u64 = 4;
+
+/// What the assembly reads; the offsets are written there.
+#[repr(C)]
+struct RawStep {
+    instruction: u64,
+    image: *mut u8,
+    rfbm: u64,
+    result: u64,
+}
+
+const _: () = assert!(std::mem::offset_of!(RawStep, image) == 8);
+const _: () = assert!(std::mem::offset_of!(RawStep, rfbm) == 16);
+const _: () = assert!(std::mem::offset_of!(RawStep, result) == 24);
+const _: () = assert!(size_of::<RawStep>() == 32);
+
+/// Plays RSI steps at RDI; RDX is an image for the thread's own state, RCX its
+/// RFBM. Returns how many were done.
+///
+/// 1. R12: step, R13: steps left, R14: own image, R15: own RFBM, RBX: done.
+/// 2. Save the thread's state. 3. Each step: EDX:EAX = RFBM, RDI = image.
+/// 4. Restore the thread's state. A fault enters at `faulted` with the
+///    exception's vector in R8.
+#[unsafe(naked)]
+unsafe extern "C" fn play(steps: *mut RawStep, count: u64, mine: *mut u8, xcr0: u64) -> u64 {
+    naked_asm!(
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov r12, rdi",
+        "mov r13, rsi",
+        "mov r14, rdx",
+        "mov r15, rcx",
+        "xor ebx, ebx",
+        "mov eax, r15d",
+        "mov rdx, r15",
+        "shr rdx, 32",
+        "xsave64 [r14]",
+        ".globl xstate_capture_script",
+        "xstate_capture_script:",
+        "2:",
+        "cmp rbx, r13",
+        "je 9f",
+        "mov rcx, [r12]",
+        "mov rdi, [r12 + 8]",
+        "mov eax, [r12 + 16]",
+        "mov edx, [r12 + 20]",
+        "cmp ecx, 1",
+        "jb 3f",
+        "je 4f",
+        "cmp ecx, 3",
+        "jb 5f",
+        "je 6f",
+        "mov ecx, 1",
+        "xgetbv",
+        "shl rdx, 32",
+        "or rax, rdx",
+        "mov [r12 + 24], rax",
+        "jmp 8f",
+        "3:",
+        "xsave64 [rdi]",
+        "jmp 8f",
+        "4:",
+        "xsavec64 [rdi]",
+        "jmp 8f",
+        "5:",
+        "xsaveopt64 [rdi]",
+        "jmp 8f",
+        "6:",
+        "xrstor64 [rdi]",
+        "8:",
+        "add r12, 32",
+        "inc rbx",
+        "jmp 2b",
+        ".globl xstate_capture_faulted",
+        "xstate_capture_faulted:",
+        "mov [r12 + 24], r8",
+        "9:",
+        "mov eax, r15d",
+        "mov rdx, r15",
+        "shr rdx, 32",
+        "xrstor64 [r14]",
+        "mov rax, rbx",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "ret",
+    )
+}
+
+/// The signals that a refused instruction becomes.
+const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL];
+
+/// What the process did with these signals before.
+static BEFORE: OnceLock<[libc::sigaction; 3]> = OnceLock::new();
+
+fn install_handler() -> Result<(), String> {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    let installed = *INSTALLED.get_or_init(|| {
+        // SAFETY: all-zero is a value of this C structure.
+        let mut before: [libc::sigaction; 3] = unsafe { std::mem::zeroed() };
+        // Known before the first fault can come.
+        for (signal, old) in SIGNALS.into_iter().zip(&mut before) {
+            // SAFETY: asks, and writes to `old`.
+            unsafe { libc::sigaction(signal, std::ptr::null(), old) };
+        }
+        if BEFORE.set(before).is_err() {
+            return false;
+        }
+        // SAFETY: as above; the empty set of signals is zeros.
+        let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
+        let handler: unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_fault;
+        ours.sa_sigaction = handler as *const () as usize;
+        // Not on the alternate stack: with AMX the frame alone fills one of the
+        // least size that the system allows.
+        ours.sa_flags = libc::SA_SIGINFO;
+        SIGNALS.into_iter().all(|signal| {
+            // SAFETY: `on_fault` is async-signal-safe: it reads and writes the
+            // context that it is given, and calls sigaction alone.
+            unsafe { libc::sigaction(signal, &ours, std::ptr::null_mut()) == 0 }
+        })
+    });
+    if installed {
+        Ok(())
+    } else {
+        Err("the system takes no signal handler".into())
+    }
+}
+
+/// Ends the script that faulted; any other fault goes to whom it went before.
+unsafe extern "C" fn on_fault(signal: c_int, _: *mut siginfo_t, context: *mut c_void) {
+    // Labels within `play`.
+    unsafe extern "C" {
+        static xstate_capture_script: u8;
+        static xstate_capture_faulted: u8;
+    }
+    let script = (&raw const xstate_capture_script).addr();
+    let faulted = (&raw const xstate_capture_faulted).addr();
+    // SAFETY: the third argument of a handler with SA_SIGINFO is a context
+    // that belongs to it until it returns.
+    let registers = unsafe { &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs };
+    let rip = registers[libc::REG_RIP as usize];
+    if (script..faulted).contains(&(rip as usize)) {
+        registers[libc::REG_R8 as usize] = registers[libc::REG_TRAPNO as usize];
+        registers[libc::REG_RIP as usize] = faulted as i64;
+    } else if let Some(before) = BEFORE.get() {
+        for (known, old) in SIGNALS.into_iter().zip(before) {
+            if known == signal {
+                // SAFETY: the action was this process's. The instruction
+                // faults again when this returns.
+                unsafe { libc::sigaction(signal, old, std::ptr::null_mut()) };
+            }
+        }
+    }
+}
+
+fn xgetbv(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the caller has seen OSXSAVE; no memory is touched.
+    unsafe {
+        asm!("xgetbv", in("ecx") register, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// MXCSR_MASK as FXSAVE stores it; 0 there means FFBF.
+fn mxcsr_mask() -> u32 {
+    let mut image = [Line([0; 64]); 8];
+    // SAFETY: every x86-64 processor has FXSAVE; it writes 512 aligned bytes.
+    unsafe {
+        asm!("fxsave64 [{}]", in(reg) image.as_mut_ptr(), options(nostack, preserves_flags));
+    }
+    match u32::from_le_bytes([
+        image[0].0[28],
+        image[0].0[29],
+        image[0].0[30],
+        image[0].0[31],
+    ]) {
+        0 => 0xffbf,
+        mask => mask,
+    }
+}
