@@ -1,5 +1,6 @@
 //! Builds, runs and tests Xferry.
 
+mod bench;
 mod build;
 mod capture;
 mod console;
@@ -54,6 +55,8 @@ enum Task {
     Capture(capture::Args),
     /// List the machines that other commands know by name.
     Machines(machines::list::Args),
+    /// Time the libraries' code, as the hypervisor links it, against plain copies.
+    Bench(bench::Options),
     /// Check the rules of this repository.
     Tidy,
 }
@@ -183,6 +186,10 @@ fn dispatch(cli: Cli) -> Result<bool> {
         }
         Task::Capture(args) => capture::run(&workspace, &args)?,
         Task::Machines(args) => machines::list::run(&args)?,
+        Task::Bench(options) => {
+            needs(false)?;
+            return bench::run(&workspace, &options);
+        }
         Task::Tidy => {
             needs(false)?;
             tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;

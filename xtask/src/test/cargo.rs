@@ -10,7 +10,13 @@ use super::Tally;
 use crate::workspace::{BARE_TARGET, Workspace};
 
 /// Packages that are compiled for bare metal.
-const BARE_PACKAGES: &[&str] = &["xferry", "guest-rt", "torture", "toolstack"];
+const BARE_PACKAGES: &[&str] = &[
+    "xferry",
+    "guest-rt",
+    "torture",
+    "toolstack",
+    "xstate-bench-kernel",
+];
 
 /// Lines of a failed command's output that are shown.
 const TAIL: usize = 80;

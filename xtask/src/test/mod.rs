@@ -13,7 +13,7 @@ use crate::build::{self, Variant};
 use crate::migrate::{self, report::Verdict};
 use crate::qemu::MachineSpec;
 use crate::workspace::Workspace;
-use crate::{image, tidy};
+use crate::{bench, image, tidy};
 
 /// How many tests of a step ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,7 @@ const STEPS: &[(&str, Step)] = &[
     ("build", build_all),
     ("tidy", tidy_all),
     ("unit and property tests", cargo::test),
+    ("bench smoke", bench::smoke),
     ("machine self-tests", boot::machine),
     ("boot to the shell", boot::shell),
     ("hostile guests", hostile::play),

@@ -2,7 +2,7 @@
 
 mod manifests;
 mod sources;
-mod vector;
+pub mod vector;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,65 @@
+//! Prints the table of all measurements, or the same as JSON; fails where a row misses what is asked.
+//!
+//! `--json` prints JSON on standard output, `--smoke` runs everything once and
+//! asks nothing of the figures, `--program` prints where the measured code lies.
+
+use std::process::ExitCode;
+
+use xstate_bench::measure::Effort;
+use xstate_bench::rows::{Row, measure_all};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let known = ["--json", "--smoke", "--program"];
+    if let Some(unknown) = arguments.iter().find(|a| !known.contains(&a.as_str())) {
+        eprintln!("{unknown}: there are {}", known.join(", "));
+        return ExitCode::FAILURE;
+    }
+    if has("--program") {
+        println!("{}", xstate_bench::kernel::PROGRAM);
+        return ExitCode::SUCCESS;
+    }
+    let smoke = has("--smoke");
+    let effort = if smoke { Effort::SMOKE } else { Effort::FULL };
+    let rows = match measure_all(effort) {
+        Ok(rows) => rows,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if has("--json") {
+        match serde_json::to_string_pretty(&rows) {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+        eprint!("{}", table(&rows));
+    } else {
+        print!("{}", table(&rows));
+    }
+    let missed = rows.iter().filter(|row| !row.met()).count();
+    if missed > 0 && !smoke {
+        eprintln!("{missed} of {} rows take longer than is asked", rows.len());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<14}{:>8}  {:<7}{:>8}{:>8}{:>7}{:>7}\n",
+        "", "layout", "in use", "ns", "limit", "ratio", "asked"
+    );
+    for row in rows {
+        let mark = if row.met() { "" } else { "  misses" };
+        text += &format!(
+            "{:<14}{:>8}  {:<7}{:>8.1}{:>8.1}{:>7.2}{:>7.2}{mark}\n",
+            row.name, row.layout, row.in_use, row.ns, row.limit_ns, row.ratio, row.asked
+        );
+    }
+    text
+}
