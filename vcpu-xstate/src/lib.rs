@@ -8,7 +8,8 @@
 //! ([`owner`], [`percpu`]), and how one component of it is changed wherever it
 //! lives ([`update`], [`views`]). It executes nothing: [`hw`] alone holds the
 //! instructions, and every query of the processor is injected, so all of it
-//! runs and is tested on any host.
+//! runs and is tested on any host. [`model`] is a CPU in software, written from
+//! the manuals alone, that the rest is tested against.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -25,6 +26,7 @@ pub mod image;
 pub mod layout;
 pub mod legacy;
 pub mod masks;
+pub mod model;
 pub mod owner;
 pub mod percpu;
 pub mod policy;
@@ -40,8 +42,6 @@ pub mod xcr0;
 pub mod xfd;
 pub mod xss;
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod testing;
 

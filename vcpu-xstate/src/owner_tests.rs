@@ -4,11 +4,12 @@ use super::*;
 use crate::ComponentIndex;
 use crate::XstatePolicy;
 use crate::header::COMPACTED;
-use crate::model::{Model, Xinuse};
-use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, qemu_max};
+use crate::hw::Modelled;
+use crate::model::{InitTracking, Registers};
+use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, modelled, qemu_max};
 use crate::validate::validate;
 
-pub(super) type Cpu = PcpuXstate<Model>;
+pub(super) type Cpu = PcpuXstate<Modelled>;
 
 pub(super) fn set(bits: u64) -> ComponentSet {
     ComponentSet::from_bits_retain(bits)
@@ -21,14 +22,14 @@ pub(super) fn policy(mask: u64) -> XstatePolicy {
 pub(super) fn cpu_of(host: HostXstate, number: u32) -> Cpu {
     PcpuXstate::new(
         CpuId(number),
-        Model::new(host.clone(), Xinuse::Tracked),
+        modelled(&host, InitTracking::ByContent),
         host,
     )
 }
 
 pub(super) fn qemu() -> Cpu {
     let host = host(qemu_max(), 0x5);
-    PcpuXstate::new(CpuId(0), Model::new(host.clone(), Xinuse::AlwaysOne), host)
+    PcpuXstate::new(CpuId(0), modelled(&host, InitTracking::Never), host)
 }
 
 pub(super) fn rapids(instructions: u32) -> Cpu {
@@ -39,14 +40,15 @@ pub(super) fn vcpu(tag: u64, mask: u64, cpu: &Cpu, memory: &mut TestMemory) -> V
     VcpuXstate::new(tag, &policy(mask), cpu.host(), memory).unwrap()
 }
 
-pub(super) fn model(cpu: &mut Cpu) -> &mut Model {
-    cpu.registers().hardware_mut()
+pub(super) fn model(cpu: &mut Cpu) -> &mut Modelled {
+    cpu.hardware_mut()
 }
 
 /// The components, of `among`, whose registers are not INIT.
 pub(super) fn not_init(cpu: &mut Cpu, among: ComponentSet) -> ComponentSet {
-    let init = crate::model::Registers::init();
-    model(cpu).regs.differences(&init, among)
+    let cpu = &model(cpu).cpu;
+    let init = Registers::init(cpu.machine());
+    set(cpu.registers().differences(&init, among.bits()))
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn fp_dropped_where_xsave_is_hidden() {
     let mut a = VcpuXstate::new(1, &none, cpu.host(), &mut memory).unwrap();
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
-    model(&mut cpu).write(ComponentIndex::SSE, 9);
+    model(&mut cpu).cpu.put(ComponentIndex::SSE, &[9; 256]);
     assert_eq!(
         a.set_xcr0(3, 0, &mut cpu, &mut memory),
         Err(XsetbvError::Fault(Xcr0Error::WithoutXsave(3)))
@@ -100,12 +102,12 @@ fn an_exit_that_returns_to_the_same_vcpu_does_nothing() {
         let mut a = vcpu(1, 0x207, &cpu, &mut memory);
         cpu.load(&mut a).unwrap();
         cpu.enter(&a);
-        let before = (model(&mut cpu).restores, model(&mut cpu).control_writes);
+        let before = (model(&mut cpu).restores(), model(&mut cpu).control_writes());
         for _ in 0..3 {
             cpu.load(&mut a).unwrap();
             cpu.enter(&a);
         }
-        let after = (model(&mut cpu).restores, model(&mut cpu).control_writes);
+        let after = (model(&mut cpu).restores(), model(&mut cpu).control_writes());
         assert_eq!(before, after);
     }
 }
@@ -121,17 +123,17 @@ fn a_restore_is_left_out_by_generation() {
         let mut b = vcpu(2, 0x207, &cpu, &mut memory);
         cpu.load(&mut a).unwrap();
         cpu.save(&mut a);
-        let before = model(&mut cpu).restores;
+        let before = model(&mut cpu).restores();
         cpu.load(&mut a).unwrap();
         let xsaves = instructions & 8 != 0;
-        assert_eq!(model(&mut cpu).restores - before, u32::from(xsaves));
+        assert_eq!(model(&mut cpu).restores() - before, u32::from(xsaves));
         // Another ran: restored. An edit: restored.
         cpu.save(&mut a);
         cpu.load(&mut b).unwrap();
         cpu.save(&mut b);
-        let before = model(&mut cpu).restores;
+        let before = model(&mut cpu).restores();
         cpu.load(&mut a).unwrap();
-        assert_eq!(model(&mut cpu).restores, before + 1);
+        assert_eq!(model(&mut cpu).restores(), before + 1);
         let mut out = [0; 4096];
         let exported = a.export(&mut cpu, &mut out).unwrap();
         let host = cpu.host().clone();
@@ -139,9 +141,9 @@ fn a_restore_is_left_out_by_generation() {
         let trusted =
             validate(&exported.claims, host.geometry(), image, &host, a.policy()).unwrap();
         a.import(&trusted, &mut cpu, &mut memory).unwrap();
-        let before = model(&mut cpu).restores;
+        let before = model(&mut cpu).restores();
         cpu.load(&mut a).unwrap();
-        assert_eq!(model(&mut cpu).restores, before + 1);
+        assert_eq!(model(&mut cpu).restores(), before + 1);
     }
 }
 
@@ -156,10 +158,12 @@ fn a_stale_copy_on_the_first_cpu_is_not_taken() {
     first.load(&mut a).unwrap();
     first.save(&mut a);
     second.load(&mut a).unwrap();
-    model(&mut second).write(ComponentIndex::SSE, 0x42);
+    model(&mut second)
+        .cpu
+        .put(ComponentIndex::SSE, &[0x42; 256]);
     second.save(&mut a);
     first.load(&mut a).unwrap();
-    assert_eq!(model(&mut first).regs.legacy.xmm[15], [0x42; 16]);
+    assert_eq!(model(&mut first).cpu.registers().xmm[15], [0x42; 16]);
 }
 
 /// XSA-62: newly enabled states hold INIT, not the previous owner's registers.
@@ -174,9 +178,9 @@ fn xsa_62_newly_enabled_state_of_the_previous_owner() {
         cpu.load(&mut a).unwrap();
         cpu.enter(&a);
         for component in set(0xe7) {
-            model(&mut cpu).write(component, 0x33);
+            model(&mut cpu).cpu.put_pattern(component, 0x33);
         }
-        model(&mut cpu).ldmxcsr(0x1fa5);
+        model(&mut cpu).cpu.ldmxcsr(0x1fa5).unwrap();
         cpu.save(&mut a);
         cpu.load(&mut b).unwrap();
         cpu.enter(&b);
@@ -209,10 +213,11 @@ fn xsa_52_fip_of_the_last_owner() {
     let mut a = vcpu(1, 0x3, &cpu, &mut memory);
     let mut b = vcpu(2, 0x3, &cpu, &mut memory);
     cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::X87, 5);
+    // Without a pending exception: what XRSTOR leaves.
+    model(&mut cpu).cpu.registers_mut().x87.fip = 5;
     cpu.save(&mut a);
     cpu.load(&mut b).unwrap();
-    assert_eq!(model(&mut cpu).regs.legacy.fip.get(), 0);
+    assert_eq!(model(&mut cpu).cpu.registers().x87.fip, 0);
 }
 
 /// Linux ad856280dd, 8647c52e95: what the host itself has in a register that
@@ -224,7 +229,7 @@ fn host_pkru_leaks_into_the_image() {
         let mut cpu = rapids(instructions);
         let mut a = vcpu(1, 0x7, &cpu, &mut memory);
         cpu.load(&mut a).unwrap();
-        model(&mut cpu).write(ComponentIndex::PKRU, 0x54);
+        model(&mut cpu).cpu.put_pattern(ComponentIndex::PKRU, 0x54);
         let mut out = [0; 4096];
         let exported = a.export(&mut cpu, &mut out).unwrap();
         assert_eq!(exported.claims.xcomp_bv, COMPACTED);
@@ -247,18 +252,18 @@ fn disabled_state_is_kept() {
         a.set_xcr0(7, 0, &mut cpu, &mut memory).unwrap();
         cpu.load(&mut a).unwrap();
         cpu.enter(&a);
-        model(&mut cpu).write(ComponentIndex::AVX, 0x44);
-        model(&mut cpu).write(ComponentIndex::PKRU, 0x44);
+        model(&mut cpu).cpu.put_pattern(ComponentIndex::AVX, 0x44);
+        model(&mut cpu).cpu.put_pattern(ComponentIndex::PKRU, 0x44);
         a.set_xcr0(1, 0, &mut cpu, &mut memory).unwrap();
         cpu.enter(&a);
-        assert_eq!(model(&mut cpu).xcr0, 1);
+        assert_eq!(model(&mut cpu).cpu.xcr0(), 1);
         cpu.save(&mut a);
         cpu.load(&mut b).unwrap();
         cpu.save(&mut b);
         cpu.load(&mut a).unwrap();
-        let regs = &mut model(&mut cpu).regs;
-        assert!(regs.get(ComponentIndex::AVX).iter().any(|b| *b != 0));
-        assert!(regs.get(ComponentIndex::PKRU).iter().any(|b| *b != 0));
+        let registers = model(&mut cpu).cpu.registers();
+        assert!(!registers.is_init(ComponentIndex::AVX));
+        assert!(!registers.is_init(ComponentIndex::PKRU));
     }
 }
 
@@ -268,7 +273,7 @@ fn growth_without_memory_loses_nothing() {
     let mut cpu = rapids(0xf);
     let mut a = vcpu(1, 0x6_02e7, &cpu, &mut memory);
     cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::SSE, 3);
+    model(&mut cpu).cpu.put(ComponentIndex::SSE, &[3; 256]);
     memory.fail_at = Some(memory.calls);
     let size = a.area_size_bytes();
     assert_eq!(
@@ -279,7 +284,7 @@ fn growth_without_memory_loses_nothing() {
     assert!(!a.accum().has(ComponentIndex::OPMASK));
     a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
     cpu.load(&mut a).unwrap();
-    assert_eq!(model(&mut cpu).regs.legacy.xmm[0], [3; 16]);
+    assert_eq!(model(&mut cpu).cpu.registers().xmm[0], [3; 16]);
 }
 
 /// The processor remembers the address of its last XRSTOR: a buffer freed and
@@ -292,7 +297,7 @@ fn modified_optimisation_with_a_reused_address() {
         let mut a = vcpu(1, 0x2e7, &cpu, &mut memory);
         cpu.load(&mut a).unwrap();
         cpu.enter(&a);
-        model(&mut cpu).write(ComponentIndex::SSE, 0x21);
+        model(&mut cpu).cpu.put(ComponentIndex::SSE, &[0x21; 256]);
         for round in 0..4 {
             // Grows and shrinks between the same two buffers while it runs.
             a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
@@ -332,14 +337,12 @@ fn cached_xcr0_stale_after_suspend() {
     cpu.enter(&a);
     cpu.save(&mut a);
     // The processor goes down and comes up: reset values.
-    let m = model(&mut cpu);
-    (m.xcr0, m.xss, m.xfd) = (1, 0, 1 << 18);
-    m.regs = crate::model::Registers::init();
+    model(&mut cpu).cpu.reset(1 << 18);
     cpu.reset();
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
-    let m = model(&mut cpu);
-    assert_eq!((m.xcr0, m.xss, m.xfd), (1, 0, 0));
+    let m = &model(&mut cpu).cpu;
+    assert_eq!((m.xcr0(), m.xss(), m.xfd()), (1, 0, 0));
 }
 
 #[test]
@@ -349,9 +352,10 @@ fn discard_clears_the_registers_uinv_too() {
     let mut a = vcpu(1, 0x4007, &cpu, &mut memory);
     let mut b = vcpu(2, 0x4007, &cpu, &mut memory);
     cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::UINTR, 7);
-    model(&mut cpu).regs.get(ComponentIndex::UINTR)[20] = 0xec;
-    model(&mut cpu).write(ComponentIndex::SSE, 7);
+    model(&mut cpu).cpu.put_pattern(ComponentIndex::UINTR, 7);
+    let uinv = [0; 20].into_iter().chain([0xec]).collect::<Vec<_>>();
+    model(&mut cpu).cpu.put(ComponentIndex::UINTR, &uinv);
+    model(&mut cpu).cpu.put(ComponentIndex::SSE, &[7; 256]);
     cpu.discard();
     a.release(&mut memory);
     let offered = cpu.host().offered();

@@ -235,8 +235,15 @@ impl<H: Hardware> PcpuXstate<H> {
         Ok(report)
     }
 
-    #[cfg(test)]
-    pub(crate) const fn registers(&mut self) -> &mut RegisterFile<H> {
-        &mut self.registers
+    /// What executes the instructions.
+    pub const fn hardware(&self) -> &H {
+        self.registers.hardware()
+    }
+
+    /// What executes the instructions, for changing registers as a guest that
+    /// runs here would. Whoever changes control registers through it has to
+    /// [`reset`](Self::reset) this processor.
+    pub const fn hardware_mut(&mut self) -> &mut H {
+        self.registers.hardware_mut()
     }
 }

@@ -6,9 +6,9 @@ use crate::ComponentIndex;
 use crate::XstatePolicy;
 use crate::header::COMPACTED;
 use crate::layout::MIN_IMAGE_BYTES;
-use crate::model::{Model, Xinuse};
+use crate::model::InitTracking;
 use crate::resize::PolicyError;
-use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host};
+use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, modelled};
 use crate::validate::validate;
 /// XFD armed by the hypervisor: tiles get room at their first use, and the
 /// guest never sees the arming. Linux b45f721775: no image has what XFD
@@ -26,7 +26,7 @@ fn tiles_get_room_at_first_use() {
     );
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
-    assert_eq!((model(&mut cpu).xfd, a.xfd()), (tiles.bits(), 0));
+    assert_eq!((model(&mut cpu).cpu.xfd(), a.xfd()), (tiles.bits(), 0));
     // #NM of the armed XFD, without memory first.
     memory.fail_at = Some(memory.calls);
     assert!(a.first_use(tiles, &mut cpu, &mut memory).is_err());
@@ -36,9 +36,9 @@ fn tiles_get_room_at_first_use() {
     );
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
-    assert_eq!(model(&mut cpu).xfd, 0);
-    model(&mut cpu).write(ComponentIndex::TILECFG, 1);
-    model(&mut cpu).write(ComponentIndex::TILEDATA, 1);
+    assert_eq!(model(&mut cpu).cpu.xfd(), 0);
+    model(&mut cpu).cpu.put_pattern(ComponentIndex::TILECFG, 1);
+    model(&mut cpu).cpu.put_pattern(ComponentIndex::TILEDATA, 1);
     // The guest disables them itself: its own #NM, and no tiles in images.
     assert!(a.in_use(&mut cpu).contains(tiles));
     a.set_xfd(tiles.bits(), cpu.host()).unwrap();
@@ -80,7 +80,7 @@ fn armed_tiles_move() {
     assert_eq!((b.xcr0(), b.accum()), (a.xcr0(), a.accum()));
     cpu.load(&mut b).unwrap();
     cpu.enter(&b);
-    assert_eq!(model(&mut cpu).xfd, 1 << 18);
+    assert_eq!(model(&mut cpu).cpu.xfd(), 1 << 18);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_policy_never_takes_what_is_in_use() {
     let mut a = vcpu(1, 0x21f, &cpu, &mut memory);
     a.set_xcr0(7, 0, &mut cpu, &mut memory).unwrap();
     cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::PKRU, 1);
+    model(&mut cpu).cpu.put_pattern(ComponentIndex::PKRU, 1);
     let mut change = |a: &mut VcpuXstate, mask, drop, cpu: &mut Cpu| {
         a.set_policy(&policy(mask), set(drop), cpu, &mut memory)
     };
@@ -138,7 +138,13 @@ fn a_policy_never_takes_what_is_in_use() {
         "what was dropped is gone for good"
     );
     cpu.load(&mut a).unwrap();
-    assert_eq!(model(&mut cpu).regs.get(ComponentIndex::PKRU)[..], [0; 4]);
+    assert_eq!(
+        model(&mut cpu)
+            .cpu
+            .registers()
+            .component(ComponentIndex::PKRU),
+        [0; 4]
+    );
 }
 
 /// A domain's vCPUs change policy together or not at all, wherever memory ends.
@@ -152,7 +158,9 @@ fn policy_change_is_all_or_nothing_at_every_allocation() {
             .collect();
         for (i, a) in all.iter_mut().enumerate() {
             cpu.load(a).unwrap();
-            model(&mut cpu).write(ComponentIndex::SSE, i as u8 + 1);
+            model(&mut cpu)
+                .cpu
+                .put(ComponentIndex::SSE, &[i as u8 + 1; 256]);
             cpu.save(a);
         }
         let blocks = memory.live_blocks;
@@ -189,7 +197,7 @@ fn policy_change_is_all_or_nothing_at_every_allocation() {
         for (i, a) in all.iter_mut().enumerate() {
             assert_eq!((a.area_mask().bits(), a.area_size_bytes()), (mask, size));
             cpu.load(a).unwrap();
-            assert_eq!(model(&mut cpu).regs.legacy.xmm[1], [i as u8 + 1; 16]);
+            assert_eq!(model(&mut cpu).cpu.registers().xmm[1], [i as u8 + 1; 16]);
             cpu.save(a);
         }
         all.into_iter().for_each(|a| a.release(&mut memory));
@@ -221,7 +229,7 @@ fn import_without_memory_changes_nothing() {
     let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
     let mut b = vcpu(2, 0x2e7, &cpu, &mut memory);
     cpu.load(&mut b).unwrap();
-    model(&mut cpu).write(ComponentIndex::SSE, 8);
+    model(&mut cpu).cpu.put(ComponentIndex::SSE, &[8; 256]);
     memory.fail_at = Some(memory.calls);
     let error = b.import(&trusted, &mut cpu, &mut memory).unwrap_err();
     assert_eq!(error.code(), OutOfMemory::CODE);
@@ -244,7 +252,7 @@ fn import_revokes_the_registers() {
         let mut out = [0; 576];
         let exported = a.export(&mut cpu, &mut out).unwrap();
         cpu.load(&mut a).unwrap();
-        model(&mut cpu).write(ComponentIndex::SSE, 8);
+        model(&mut cpu).cpu.put(ComponentIndex::SSE, &[8; 256]);
         let host = cpu.host().clone();
         let trusted = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
         a.import(&trusted, &mut cpu, &mut memory).unwrap();
@@ -259,7 +267,7 @@ fn status_tells_of_each_component_of_the_policy() {
     let mut cpu = rapids(0xf);
     let mut a = vcpu(1, 0xe7, &cpu, &mut memory);
     cpu.load(&mut a).unwrap();
-    model(&mut cpu).write(ComponentIndex::SSE, 1);
+    model(&mut cpu).cpu.put(ComponentIndex::SSE, &[1; 256]);
     let all: Vec<_> = a
         .status(&mut cpu)
         .map(|s| (s.index.to_string(), s.size_bytes, s.area, s.accum, s.state))
@@ -282,11 +290,11 @@ fn status_tells_of_each_component_of_the_policy() {
 #[test]
 fn self_test_leaves_out_what_does_not_come_back() {
     for instructions in INSTRUCTIONS {
-        for xinuse in [Xinuse::Tracked, Xinuse::AlwaysOne] {
+        for tracking in [InitTracking::ByContent, InitTracking::Never] {
             let mut memory = TestMemory::default();
             let host = host(bochs_sapphire_rapids(), instructions);
             let offered = host.offered();
-            let mut cpu = PcpuXstate::new(CpuId(0), Model::new(host.clone(), xinuse), host);
+            let mut cpu = PcpuXstate::new(CpuId(0), modelled(&host, tracking), host);
             let report = cpu.self_test(&mut memory).unwrap();
             assert_eq!((report.passed(), report.failed()), (offered, set(0)));
             model(&mut cpu).broken = Some(ComponentIndex::TILEDATA);

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use crate::area::{AreaMemory, Block};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{CpuidResult, HostXstate};
+use crate::hw::Modelled;
 use crate::layout::{ComponentFacts, Geometry};
+use crate::model::InitTracking;
 
 /// Facts of a plain user component.
 pub fn user(size_bytes: u32, standard_offset: u32) -> ComponentFacts {
@@ -137,6 +139,32 @@ pub fn host(geometry: Geometry, instructions: u32) -> HostXstate {
         instructions,
     }
     .host()
+}
+
+/// The software CPU of the machine that `host` was read of.
+pub fn modelled(host: &HostXstate, tracking: InitTracking) -> Modelled {
+    let has = host.instructions();
+    let machine = Machine {
+        geometry: host.geometry().clone(),
+        instructions: u32::from(has.xsaveopt)
+            | u32::from(has.xsavec) << 1
+            | u32::from(has.xgetbv1) << 2
+            | u32::from(has.xsaves) << 3
+            | u32::from(has.xfd) << 4,
+    };
+    let cpuid = |leaf, subleaf| {
+        let mut r = machine.cpuid(leaf, subleaf);
+        if leaf == 0 && host.leaks_fp_pointers() {
+            r.ebx = u32::from_le_bytes(*b"Auth");
+        }
+        if leaf == 7 {
+            let limits = host.limits();
+            r.ecx = r.ecx & !(1 << 7) | u32::from(limits.shadow_stacks) << 7;
+            r.edx = u32::from(limits.branch_tracking) << 20;
+        }
+        r
+    };
+    Modelled::new(&cpuid, host.clone(), tracking)
 }
 
 /// Any geometry that the constructor accepts: odd sizes, odd orders, gaps.

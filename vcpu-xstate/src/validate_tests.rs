@@ -9,9 +9,10 @@ use super::*;
 use crate::convert::canonicalise;
 use crate::image::payload;
 use crate::legacy::LegacyRegion;
-use crate::model::{Model, Xinuse};
+use crate::model::InitTracking;
 use crate::testing::{
-    INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, geometry, host, qemu_max, supervisor, user,
+    INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, geometry, host, modelled, qemu_max,
+    supervisor, user,
 };
 use crate::{ComponentFacts, CpuId, PcpuXstate, VcpuXstate};
 
@@ -485,7 +486,7 @@ fn any_change() -> impl Strategy<Value = Change> {
 fn round_trip(sample: &Sample, trusted: &TrustedImage<'_>) {
     let mut memory = TestMemory::default();
     let host = sample.host.clone();
-    let model = Model::new(host.clone(), Xinuse::Tracked);
+    let model = modelled(&host, InitTracking::ByContent);
     let mut cpu = PcpuXstate::new(CpuId(0), model, host);
     let mut vcpu = VcpuXstate::new(1, &sample.policy, cpu.host(), &mut memory).unwrap();
     vcpu.import(trusted, &mut cpu, &mut memory).unwrap();

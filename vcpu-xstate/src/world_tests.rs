@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::ComponentIndex;
 use crate::XstatePolicy;
-use crate::model::{Model, Registers, Xinuse};
-use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host};
+use crate::hw::Modelled;
+use crate::model::{InitTracking, Registers};
+use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, modelled};
 use crate::validate::validate;
 
 /// One step. Numbers are taken modulo what there is.
@@ -56,7 +57,7 @@ struct Guest {
 }
 
 struct World {
-    cpus: Vec<PcpuXstate<Model>>,
+    cpus: Vec<PcpuXstate<Modelled>>,
     guests: Vec<Guest>,
     memory: TestMemory,
     next_tag: u64,
@@ -67,11 +68,11 @@ fn set(bits: u64) -> ComponentSet {
 }
 
 impl World {
-    fn new(instructions: u32, xinuse: Xinuse) -> Self {
+    fn new(instructions: u32, tracking: InitTracking) -> Self {
         let host = host(bochs_sapphire_rapids(), instructions);
         let mut world = Self {
             cpus: (0..2)
-                .map(|i| PcpuXstate::new(CpuId(i), Model::new(host.clone(), xinuse), host.clone()))
+                .map(|i| PcpuXstate::new(CpuId(i), modelled(&host, tracking), host.clone()))
                 .collect(),
             guests: Vec::new(),
             memory: TestMemory::default(),
@@ -90,7 +91,7 @@ impl World {
         let host = self.cpus[0].host();
         Guest {
             state: VcpuXstate::new(self.next_tag, &policy, host, &mut self.memory).unwrap(),
-            expected: Registers::init(),
+            expected: Registers::init(self.cpus[0].hardware().cpu.machine()),
         }
     }
 
@@ -121,11 +122,14 @@ impl World {
         self.cpus[cpu].load(&mut guest.state).expect("no fault");
         self.cpus[cpu].enter(&guest.state);
         let offered = self.cpus[cpu].host().offered();
-        let model = self.cpus[cpu].registers().hardware_mut();
-        let differ = model.regs.differences(&guest.expected, offered);
+        let model = &self.cpus[cpu].hardware().cpu;
+        let differ = model
+            .registers()
+            .differences(&guest.expected, offered.bits());
+        let differ = set(differ);
         assert!(differ.is_empty(), "{differ}: not as {vcpu} left them");
         assert_eq!(
-            (model.xcr0, model.xss),
+            (model.xcr0(), model.xss()),
             (guest.state.xcr0(), guest.state.xss())
         );
     }
@@ -138,7 +142,7 @@ impl World {
                 return;
             }
             // Enabled without room: XFD is armed, and this is the #NM.
-            assert!(self.cpus[cpu].registers().hardware_mut().xfd & only.bits() != 0);
+            assert!(self.cpus[cpu].hardware().cpu.xfd() & only.bits() != 0);
             let state = &mut self.guests[vcpu].state;
             let first = state.first_use(only, &mut self.cpus[cpu], &mut self.memory);
             if first != Ok(FirstUse::Retry) {
@@ -148,9 +152,9 @@ impl World {
             self.enter(vcpu, cpu);
         }
         self.cpus[cpu]
-            .registers()
             .hardware_mut()
-            .write(component, seed);
+            .cpu
+            .put_pattern(component, seed);
     }
 
     fn step(&mut self, step: Step) {
@@ -174,11 +178,11 @@ impl World {
                     // It waits for memory before its instruction.
                     return;
                 }
-                let model = self.cpus[cpu].registers().hardware_mut();
+                let model = &mut self.cpus[cpu].hardware_mut().cpu;
                 if mxcsr {
-                    model.ldmxcsr(0x1f80 | u32::from(seed & 0x3f));
+                    model.ldmxcsr(0x1f80 | u32::from(seed & 0x3f)).unwrap();
                 }
-                self.guests[vcpu].expected = model.regs.clone();
+                self.guests[vcpu].expected = model.registers().clone();
             }
             Step::SetXcr0 { vcpu, bits } => {
                 let (vcpu, cpu) = (vcpu % count, self.at(vcpu % count));
@@ -219,7 +223,7 @@ impl World {
                         .set_policy(&new, drop, &mut self.cpus[cpu], &mut self.memory);
                 if changed.is_ok() {
                     for component in ComponentSet::ALL.difference(new.mask) {
-                        guest.expected.get(component).fill(0);
+                        guest.expected.component_mut(component).fill(0);
                     }
                 }
             }
@@ -311,8 +315,8 @@ proptest! {
         always_one in any::<bool>(),
         steps in proptest::collection::vec(any_step(), 1..60),
     ) {
-        let xinuse = if always_one { Xinuse::AlwaysOne } else { Xinuse::Tracked };
-        let mut world = World::new(instructions, xinuse);
+        let tracking = if always_one { InitTracking::Never } else { InitTracking::ByContent };
+        let mut world = World::new(instructions, tracking);
         for step in steps {
             world.step(step);
         }

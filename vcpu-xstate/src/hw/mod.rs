@@ -1,13 +1,14 @@
 //! The only module with privileged or XSAVE instructions: the trait, and the safe register file over it.
 //!
 //! [`Hardware`] is what an implementation must give: real instructions
-//! (`Silicon`) or a model. [`RegisterFile`] is the one setter over it: it
+//! (`Silicon`) or a model ([`Modelled`]). [`RegisterFile`] is the one setter over it: it
 //! holds which XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR are in the registers,
 //! writes only what changes, and makes saving and restoring safe by taking
 //! areas, whose size and form are right by type.
 #![allow(unsafe_code)] // instructions that read and write memory by raw pointer
 
 mod component_msr;
+mod modelled;
 #[cfg(target_arch = "x86_64")]
 mod mxcsr;
 mod registers;
@@ -19,6 +20,7 @@ use core::fmt;
 use crate::cpuid::SaveInstruction;
 
 pub use component_msr::ComponentMsr;
+pub use modelled::Modelled;
 #[cfg(target_arch = "x86_64")]
 pub use mxcsr::mxcsr_mask;
 pub use registers::{Controls, RegisterFile};

@@ -50,8 +50,9 @@ impl<H: Hardware> RegisterFile<H> {
         &self.hardware
     }
 
-    #[cfg(test)]
-    pub(crate) const fn hardware_mut(&mut self) -> &mut H {
+    /// The implementation underneath, for what changes registers as a guest
+    /// does. Control registers changed through it need [`forget`](Self::forget).
+    pub const fn hardware_mut(&mut self) -> &mut H {
         &mut self.hardware
     }
 

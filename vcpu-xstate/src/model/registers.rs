@@ -1,57 +1,197 @@
-//! The model's registers, and which of them count as in use.
+//! The registers that XSAVE manages, and comparing them.
 
-use zerocopy::IntoBytes;
+use alloc::vec::Vec;
 
-use crate::component::{ComponentIndex, ComponentSet};
-use crate::legacy::LegacyRegion;
+use super::machine::Machine;
+use crate::component::ComponentIndex;
 
-/// How a model's XINUSE behaves.
+/// MXCSR in its initial configuration.
+pub(super) const MXCSR_INIT: u32 = 0x1f80;
+/// Where LBR state has IA32_LBR_DEPTH, which XRSTORS does not write.
+pub(super) const LBR_DEPTH: core::ops::Range<usize> = 8..16;
+/// Numbers that the code below treats by themselves.
+pub(super) const UINTR: usize = 14;
+pub(super) const LBR: usize = 15;
+
+/// x87 registers as XSAVE64 stores them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Xinuse {
-    /// By content: what holds INIT values is INIT.
-    Tracked,
-    /// Always in use, as QEMU has it for x87, SSE, AVX and PKRU.
-    AlwaysOne,
+pub struct X87 {
+    /// Control word.
+    pub fcw: u16,
+    /// Status word.
+    pub fsw: u16,
+    /// Abridged tag word: a set bit is a register in use.
+    pub ftw: u8,
+    /// Last opcode.
+    pub fop: u16,
+    /// Last instruction pointer.
+    pub fip: u64,
+    /// Last operand pointer.
+    pub fdp: u64,
+    /// ST0–7.
+    pub st: [[u8; 10]; 8],
 }
 
-/// The registers, as a guest sees them.
-#[derive(Clone)]
+impl X87 {
+    /// The initial configuration (13.6): FCW 037F, everything else 0.
+    pub const INIT: Self = Self {
+        fcw: 0x37f,
+        fsw: 0,
+        ftw: 0,
+        fop: 0,
+        fip: 0,
+        fdp: 0,
+        st: [[0; 10]; 8],
+    };
+
+    /// Whether an exception is pending (FSW.ES): the condition under which
+    /// older AMD processors save and restore FOP, FIP and FDP.
+    pub const fn exception_pending(&self) -> bool {
+        self.fsw & 0x80 != 0
+    }
+
+    /// Bytes 0–23 and 32–159 of the legacy region; 24–31 are left zero.
+    pub(super) fn to_bytes(self) -> [u8; 160] {
+        let mut bytes = [0; 160];
+        bytes[..2].copy_from_slice(&self.fcw.to_le_bytes());
+        bytes[2..4].copy_from_slice(&self.fsw.to_le_bytes());
+        bytes[4] = self.ftw;
+        bytes[6..8].copy_from_slice(&self.fop.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.fip.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.fdp.to_le_bytes());
+        for (st, to) in self.st.iter().zip(bytes[32..].chunks_exact_mut(16)) {
+            to[..10].copy_from_slice(st);
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; 160]) -> Self {
+        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let mut x87 = Self {
+            fcw: word(0),
+            fsw: word(2),
+            ftw: bytes[4],
+            fop: word(6),
+            fip: le64(bytes, 8),
+            fdp: le64(bytes, 16),
+            st: [[0; 10]; 8],
+        };
+        for (st, from) in x87.st.iter_mut().zip(bytes[32..].chunks_exact(16)) {
+            st.copy_from_slice(&from[..10]);
+        }
+        x87
+    }
+}
+
+/// Everything that XSAVE manages on one machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registers {
-    pub legacy: LegacyRegion,
-    /// Components 2 and above, their defined bytes.
-    pub extended: Vec<Vec<u8>>,
+    /// Component 0.
+    pub x87: X87,
+    /// MXCSR: counted to component 1.
+    pub mxcsr: u32,
+    /// XMM0–15, component 1.
+    pub xmm: [[u8; 16]; 16],
+    /// Components 2 to 62: the bytes that are registers, none where the
+    /// machine lacks the component.
+    extended: Vec<Vec<u8>>,
 }
 
 impl Registers {
-    pub fn init() -> Self {
-        let bytes = |i: u8| ComponentIndex::new(i).unwrap().payload_bytes().unwrap_or(0);
-        Self {
-            legacy: LegacyRegion::INIT,
-            extended: (0..63).map(|i| vec![0; bytes(i)]).collect(),
+    /// The initial configuration of every component (13.6).
+    pub fn init(machine: &Machine) -> Self {
+        let mut registers = Self {
+            x87: X87::INIT,
+            mxcsr: MXCSR_INIT,
+            xmm: [[0; 16]; 16],
+            extended: machine
+                .register_bytes()
+                .map(|bytes| alloc::vec![0; bytes])
+                .collect(),
+        };
+        if let Some(depth) = registers.extended[LBR].get_mut(LBR_DEPTH) {
+            depth[0] = machine.lbr_depth;
         }
+        registers
     }
 
-    pub fn get(&mut self, component: ComponentIndex) -> &mut Vec<u8> {
+    /// The registers of one of components 2 to 62; empty for others, and where
+    /// the machine lacks it.
+    pub fn component(&self, component: ComponentIndex) -> &[u8] {
+        &self.extended[usize::from(component.get())]
+    }
+
+    /// As [`component`](Self::component), to be written: as a debugger would,
+    /// the processor does not notice.
+    pub fn component_mut(&mut self, component: ComponentIndex) -> &mut [u8] {
         &mut self.extended[usize::from(component.get())]
     }
 
-    pub(super) fn state(&self, component: ComponentIndex) -> Vec<u8> {
-        let legacy = self.legacy.as_bytes();
-        match component {
-            ComponentIndex::X87 => [&legacy[..24], &legacy[32..160]].concat(),
-            ComponentIndex::SSE => [&legacy[24..28], &legacy[160..416]].concat(),
-            _ => self.extended[usize::from(component.get())].clone(),
+    /// Whether the component holds its initial configuration. MXCSR does not
+    /// count, as it does not for XINUSE (13.6); IA32_LBR_DEPTH neither.
+    pub fn is_init(&self, component: ComponentIndex) -> bool {
+        match usize::from(component.get()) {
+            0 => self.x87 == X87::INIT,
+            1 => self.xmm == [[0; 16]; 16],
+            i => {
+                let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+                let bytes = &self.extended[i];
+                if i == LBR && bytes.len() >= LBR_DEPTH.end {
+                    zero(&bytes[..LBR_DEPTH.start]) && zero(&bytes[LBR_DEPTH.end..])
+                } else {
+                    zero(bytes)
+                }
+            }
         }
     }
 
-    /// The components, of `among`, in which the two differ.
-    pub fn differences(&self, other: &Self, among: ComponentSet) -> ComponentSet {
-        let mut set = ComponentSet::EMPTY;
-        for component in among {
-            if self.state(component) != other.state(component) {
-                set.insert(ComponentSet::only(component));
+    /// Makes a component INIT; MXCSR stays, IA32_LBR_DEPTH too.
+    pub fn set_init(&mut self, component: ComponentIndex) {
+        match usize::from(component.get()) {
+            0 => self.x87 = X87::INIT,
+            1 => self.xmm = [[0; 16]; 16],
+            i => {
+                let bytes = &mut self.extended[i];
+                if i == LBR && bytes.len() >= LBR_DEPTH.end {
+                    bytes[..LBR_DEPTH.start].fill(0);
+                    bytes[LBR_DEPTH.end..].fill(0);
+                } else {
+                    bytes.fill(0);
+                }
             }
         }
-        set
     }
+
+    /// The components of the bitmap `among` in which the two differ. MXCSR
+    /// counts to component 1 here.
+    pub fn differences(&self, other: &Self, among: u64) -> u64 {
+        let mut set = 0;
+        for i in 0..self.extended.len() {
+            let same = match i {
+                0 => self.x87 == other.x87,
+                1 => self.mxcsr == other.mxcsr && self.xmm == other.xmm,
+                _ => self.extended[i] == other.extended[i],
+            };
+            if !same {
+                set |= 1 << i;
+            }
+        }
+        set & among
+    }
+
+    pub(super) fn extended_mut(&mut self, i: usize) -> &mut Vec<u8> {
+        &mut self.extended[i]
+    }
+
+    pub(super) fn extended(&self, i: usize) -> &[u8] {
+        &self.extended[i]
+    }
+}
+
+/// Eight bytes, little-endian; 0 beyond the end.
+pub(super) fn le64(bytes: &[u8], at: usize) -> u64 {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |word| u64::from_le_bytes(*word))
 }
