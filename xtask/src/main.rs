@@ -5,6 +5,7 @@ mod build;
 mod capture;
 mod console;
 mod image;
+mod inspect;
 mod machines;
 mod migrate;
 mod qemu;
@@ -57,6 +58,8 @@ enum Task {
     Machines(machines::list::Args),
     /// Time the libraries' code, as the hypervisor links it, against plain copies.
     Bench(bench::Options),
+    /// Explain a blob, a migration stream or an XSAVE image.
+    Inspect(inspect::InspectOptions),
     /// Check the rules of this repository.
     Tidy,
 }
@@ -190,6 +193,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
             needs(false)?;
             return bench::run(&workspace, &options);
         }
+        Task::Inspect(options) => return inspect::run(&workspace, &options),
         Task::Tidy => {
             needs(false)?;
             tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;

@@ -1,0 +1,140 @@
+//! `cargo xtask inspect`: what is in a file of extended state, explained.
+
+mod against;
+mod blob;
+mod detect;
+mod document;
+mod finding;
+mod image;
+mod layout;
+mod records;
+mod registers;
+mod render;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod vcpu;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::json;
+use vcpu_xstate::ComponentSet;
+
+use self::detect::Format;
+use self::document::Section;
+use self::finding::Finding;
+use self::image::Image;
+use self::layout::Layout;
+use crate::machines::Table as Machines;
+use crate::workspace::Workspace;
+
+/// What to explain, and how.
+#[derive(Args, Debug, Default)]
+pub struct InspectOptions {
+    /// The file: a blob, a migration stream, or an XSAVE image.
+    file: PathBuf,
+
+    /// What it is, where its bytes do not say.
+    #[arg(long = "as", value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// Say whether this machine would take it, and where not, why; may be repeated.
+    #[arg(long, value_name = "CPU")]
+    against: Vec<String>,
+
+    /// The machine whose layout an XSAVE image has.
+    #[arg(long, value_name = "CPU")]
+    layout: Option<String>,
+
+    /// The table of machines by name.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+
+    /// Show all bytes of tiles, of unknown components, and all CPUID leaves.
+    #[arg(long)]
+    full: bool,
+
+    /// Print JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explains the file. False where it breaks a rule.
+pub fn run(workspace: &Workspace, options: &InspectOptions) -> Result<bool> {
+    let path = &options.file;
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let name = workspace.short(path).to_string();
+    let machines = Machines::load(options.table.as_deref())?;
+    let (section, whole) = explain(&name, &bytes, options, &machines)?;
+    if options.json {
+        println!("{:#}", section.json());
+    } else {
+        print!("{}", render::text(&section));
+    }
+    Ok(whole)
+}
+
+/// The explanation, and whether nothing is wrong.
+fn explain(
+    name: &str,
+    bytes: &[u8],
+    options: &InspectOptions,
+    machines: &Machines,
+) -> Result<(Section, bool)> {
+    let named = |name: &String| machines.find(name);
+    let against = options
+        .against
+        .iter()
+        .map(named)
+        .collect::<Result<Vec<_>>>()?;
+    let layout_of = options.layout.as_ref().map(named).transpose()?;
+    let Some(format) = options.format.or_else(|| detect::detect(bytes)) else {
+        bail!(
+            "{name}: {} bytes that begin with neither a blob's magic nor a frame, and hold no XSAVE header at 512; \
+             --as says what they are",
+            bytes.len()
+        );
+    };
+    let mut body = Section::new("", "");
+    let findings = match format {
+        Format::Blob => {
+            let (findings, parts) = blob::explain(&mut body, bytes, options.full);
+            if let Some(parts) = &parts {
+                against::explain(&mut body, &parts.judged(), &against)?;
+            }
+            findings
+        }
+        Format::Stream => stream::explain(&mut body, bytes, options.full, &against)?,
+        Format::Raw => {
+            let layout = match layout_of {
+                Some(machine) => {
+                    let host = machine.host(machine.mxcsr_mask())?;
+                    Layout::of_machine(machine.name(), host.geometry())
+                }
+                None => Layout::usual(bytes.len(), image::standard_components(bytes)),
+            };
+            raw(&mut body, bytes, &layout, options.full)
+        }
+    };
+    let mut root =
+        Section::new("", name).with_note(format!("{}, {} bytes", format.title(), bytes.len()));
+    root.value("file", json!(name));
+    root.value("format", json!(format.name()));
+    root.value("bytes", json!(bytes.len()));
+    finding::explain(&mut root, &findings);
+    root.append(body);
+    Ok((root, findings.is_empty()))
+}
+
+fn raw(root: &mut Section, bytes: &[u8], layout: &Layout, full: bool) -> Vec<Finding> {
+    Image {
+        bytes,
+        layout,
+        policy: ComponentSet::EMPTY,
+        padded: false,
+        full,
+    }
+    .explain(root)
+}

@@ -1,0 +1,366 @@
+//! Golden files explained, every register of a full image, and broken files as far as they go.
+
+use migration_abi::blob::{DirectoryEntry, Fields, v1};
+use serde_json::Value;
+
+use super::*;
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../migration-abi/tests/golden")
+        .join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn with(bytes: &[u8], options: &InspectOptions) -> (String, Value, bool) {
+    let machines = Machines::load(None).unwrap();
+    let (section, whole) = explain("file", bytes, options, &machines).unwrap();
+    (render::text(&section), section.json(), whole)
+}
+
+fn explained(bytes: &[u8]) -> (String, Value, bool) {
+    with(bytes, &InspectOptions::default())
+}
+
+#[test]
+fn the_smallest_blob_word_for_word() {
+    let (text, json, whole) = explained(&golden("blob-v1-sse.bin"));
+    assert!(whole);
+    assert_eq!(
+        text,
+        "\
+file  ·  extended-state blob, 708 bytes
+
+Header
+  magic                        XFXSTATE
+  version                      1
+  length of the header         96
+  length of a directory entry  16
+  directory entries            2
+  length of the image          576
+  length of all                708
+  compatible flags             0x0
+  incompatible flags           0x1                 a CRC-32C ends the blob
+  policy (xstate_mask)         0x3                 x87 sse
+  XCR0                         0x3                 x87 sse
+  IA32_XSS                     0x0
+  IA32_XFD                     0x0
+  IA32_XFD_ERR                 0x0
+  may hold state (accum)       0x3                 x87 sse
+  XCOMP_BV                     0x8000000000000003  compacted: x87 sse
+  CRC-32C                      0xd1ce3fd3          right
+
+Image  ·  compacted, 576 bytes, laid out by its directory
+  XSTATE_BV  0x2                 sse
+  XCOMP_BV   0x8000000000000003  compacted: x87 sse
+  component  size  kind  standard  here  state
+  x87         160  user         0     0  INIT
+  sse         256  user       160   160  INIT, by its content
+
+Registers  ·  what is not shown is INIT
+  vector registers
+    MXCSR  0x00001f80  round to nearest, all exceptions masked
+    all 16 vector registers zero
+"
+    );
+    assert_eq!(json["format"], "blob");
+    assert_eq!(json["header"]["xcomp_bv"], "0x8000000000000003");
+    assert_eq!(json["broken"], serde_json::json!([]));
+}
+
+#[test]
+fn parts_of_vector_registers_are_put_together() {
+    let (_, json, whole) = explained(&golden("blob-v1-avx512.bin"));
+    assert!(whole);
+    let registers = &json["registers"]["vector"];
+    // XMM is INIT; AVX's bytes count up from 0 and ZMM_HI256's from 64, in
+    // the image's tail that begins with AVX (256) and opmask (64).
+    assert_eq!(
+        registers["zmm0"],
+        "0x5f5e5d5c5b5a595857565554535251504f4e4d4c4b4a49484746454443424140\
+         0f0e0d0c0b0a0908070605040302010000000000000000000000000000000000"
+    );
+    assert_eq!(registers["k1"], "0xf0e0d0c0b0a0908");
+    assert_eq!(registers["zero"], 0);
+    let states: Vec<&str> = json["image"]["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["state"].as_str().unwrap())
+        .collect();
+    let (init, used) = ("init", "in_use");
+    assert_eq!(
+        states,
+        [init, init, used, used, used, used, init, init, init]
+    );
+}
+
+#[test]
+fn a_stream_with_its_vcpus() {
+    let (text, json, whole) = explained(&golden("stream-v1.bin"));
+    assert!(whole, "{text}");
+    assert_eq!(json["frames_total"], 12);
+    assert_eq!(json["domain"]["name"], "torture");
+    assert_eq!(json["vcpus"][1]["vcpu"], 1);
+    assert_eq!(json["vcpus"][1]["xstate"]["header"]["xcr0"], "0x2e7");
+    assert_eq!(json["vcpus"][0]["registers"]["rsp"], "0xffff800000001000");
+    assert!(text.contains("exception, vector 14, error code 0x6, interrupted in delivery"));
+    assert!(text.contains("ZERO_PAGES         16  guest frames 0x2 to 0x44"));
+}
+
+/// Index, size, flags and standard offset of what the full blob has.
+const ROWS: [(u32, u32, u32, u32); 13] = [
+    (0, 160, 0, 0),
+    (1, 256, 0, 160),
+    (2, 256, 0, 576),
+    (3, 64, 0, 960),
+    (4, 64, 0, 1024),
+    (9, 8, 0, 2688),
+    (10, 8, 1, 0),
+    (11, 16, 1, 0),
+    (14, 48, 1, 0),
+    (15, 808, 1, 0),
+    (17, 64, 2, 2752),
+    (18, 8192, 6, 2816),
+    (40, 32, 0, 12_000),
+];
+
+/// A blob with something in each of `ROWS`, and where each lies in its image.
+fn full_blob() -> Vec<u8> {
+    let directory = ROWS.map(|(index, size, flags, standard_offset)| DirectoryEntry {
+        index,
+        size,
+        flags,
+        standard_offset,
+    });
+    let mask = ROWS.iter().fold(0, |mask, row| mask | 1u64 << row.0);
+    let mut image = vec![0; 576];
+    // FCW, FSW with TOP 7, FTW, FOP, FIP, FDP, MXCSR, ST(0) = π, XMM3 = 1.
+    image[..8].copy_from_slice(&[0x7f, 0x03, 0x00, 0x38, 0x80, 0, 0xe8, 0x01]);
+    image[8..16].copy_from_slice(&0x40_1000u64.to_le_bytes());
+    image[24..28].copy_from_slice(&0x1fa5u32.to_le_bytes());
+    image[32..42].copy_from_slice(&[0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda, 0x0f, 0xc9, 0x00, 0x40]);
+    image[208] = 1;
+    image[512..520].copy_from_slice(&mask.to_le_bytes());
+    image[520..528].copy_from_slice(&(mask | 1 << 63).to_le_bytes());
+    for (index, size, flags, _) in &ROWS[2..] {
+        if flags & 2 != 0 {
+            image.resize(image.len().next_multiple_of(64), 0);
+        }
+        let at = image.len();
+        image.resize(at + *size as usize, 0);
+        let words: &[(usize, u64)] = match index {
+            2 => &[(5 * 16, 0x22)],
+            3 => &[(0, 0x1000), (8, !0x1fff)],
+            9 => &[(0, 0x5555_5558)],
+            10 => &[(0, 1 << 31 | 0x77)],
+            11 => &[(0, 0x7000_0803), (8, 0x7fff_0000)],
+            14 => &[(16, 1 << 63 | 0xec << 32 | 7)],
+            15 => &[(0, 1), (8, 8), (40, 0x1111), (48, 0x2222)],
+            17 => &[(0, 1), (16, 64 | 32 << 16), (48, 16 | 4 << 8)],
+            18 => &[(0, 0x0102_0304), (1024 + 64, 5)],
+            40 => &[(8, 0xdead)],
+            _ => &[(0, 3)],
+        };
+        for (offset, word) in words {
+            image[at + offset..at + offset + 8].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+    let fields = Fields {
+        xstate_mask: mask,
+        xcr0: mask,
+        accum: mask,
+        xcomp_bv: mask | 1 << 63,
+        crc: true,
+        ..Fields::default()
+    };
+    let mut out = vec![0; v1::encoded_len(mask, image.len(), true).unwrap()];
+    v1::encode(&mut out, &fields, directory, &image).unwrap();
+    out
+}
+
+#[test]
+fn every_register_by_name_and_value() {
+    let (text, json, whole) = explained(&full_blob());
+    assert!(whole, "{text}");
+    let registers = &json["registers"];
+    for (pointer, value) in [
+        ("/x87/st/0/value", "3.14159265358979323851"),
+        ("/x87/fop", "0x1e8"),
+        ("/vector/mxcsr", "0x1fa5"),
+        ("/vector/xmm3", "0x00000000000000000000000000000001"),
+        (
+            "/vector/ymm5",
+            "0x0000000000000000000000000000002200000000000000000000000000000000",
+        ),
+        ("/bndregs/bnd0_upper", "0x1fff"),
+        ("/bndcsr/bndcfgu", "0x3"),
+        ("/pkru/pkru", "0x55555558"),
+        ("/cet_u/pl3_ssp", "0x7fff0000"),
+        ("/lbr/lbr_0/0", "0x1111"),
+        ("/uintr/uintr_misc", "0x800000ec00000007"),
+    ] {
+        assert_eq!(
+            registers.pointer(pointer),
+            Some(&Value::from(value)),
+            "{pointer} in {registers:#}"
+        );
+    }
+    assert_eq!(registers["amx"]["tiles"][0]["rows"], 16);
+    assert_eq!(registers["amx"]["tiles"][0]["nonzero_bytes"], 4);
+    assert_eq!(registers["amx"]["tiles"][1]["row_bytes"], 32);
+    for words in [
+        "ST(0)  R7  4000  c90fdaa22168c235  3.14159265358979323851",
+        "round to nearest, all exceptions masked, flags IE ZE PE",
+        "key 0 read and write, key 1 read only, keys 2–15 no access",
+        "SH_STK_EN WR_SHSTK_EN TRACKER",
+        "0x77, valid",
+        "table of 8, UINV 0xec, UIF 1",
+        "component 40",
+        "the other 14 vector registers zero",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    // Nothing is a wall: only --full shows tiles byte by byte.
+    assert!(text.lines().count() < 110, "{text}");
+    let full = InspectOptions {
+        full: true,
+        ..InspectOptions::default()
+    };
+    assert!(
+        with(&full_blob(), &full)
+            .0
+            .contains("0000  0403020100000000")
+    );
+}
+
+#[test]
+fn machines_say_why_they_refuse() {
+    let options = InspectOptions {
+        against: vec!["skylake-sp".into(), "zen3".into(), "zen4".into()],
+        ..InspectOptions::default()
+    };
+    let (text, json, _) = with(&golden("blob-v1-avx512.bin"), &options);
+    let against = &json["against_machines"]["against"];
+    assert_eq!(against[0]["rule"], "xstate-mask-host");
+    assert_eq!(against[0]["takes"], false);
+    assert!(
+        text.contains("zen3        refuses  xstate-mask-host: it does not offer opmask"),
+        "{text}"
+    );
+    // Zen 4 has all of it, elsewhere.
+    assert_eq!(against[2]["rule"], "component-layout", "{against}");
+    let (_, json, _) = with(&golden("blob-v1-sse.bin"), &options);
+    assert_eq!(json["against_machines"]["against"][1]["takes"], true);
+}
+
+#[test]
+fn a_broken_blob_says_rule_offset_and_values_and_is_read_as_far_as_it_goes() {
+    let mut bytes = golden("blob-v1-avx512.bin");
+    bytes[96 + 9 * 16 + 576] ^= 0xff;
+    let (text, json, whole) = explained(&bytes);
+    assert!(!whole);
+    assert_eq!(json["broken"][0]["rule"], "blob-crc");
+    assert_eq!(json["broken"][0]["offset"], 2680);
+    assert!(
+        text.contains("BROKEN  blob-crc at byte 2680: 0x6a679c1b seen, allowed: 0x"),
+        "{text}"
+    );
+    assert!(
+        text.contains("CRC-32C                      0x6a679c1b          wrong, 0x"),
+        "{text}"
+    );
+    assert_eq!(json["registers"]["vector"]["k1"], "0xf0e0d0c0b0a0908");
+
+    let cut = &golden("blob-v1-avx512.bin")[..1100];
+    let (text, json, _) = explained(cut);
+    assert_eq!(json["broken"][0]["rule"], "blob-length");
+    assert_eq!(json["header"]["xcr0"], "0x2e7");
+    assert!(
+        text.contains("cut off: the image ends before it does"),
+        "{text}"
+    );
+
+    // An image that breaks a rule in a blob that breaks none.
+    let mut bytes = golden("blob-v1-avx512.bin");
+    let image = 96 + 9 * 16;
+    bytes[image + 513] |= 8;
+    v1::seal(&mut bytes).unwrap();
+    let (_, json, whole) = explained(&bytes);
+    assert!(!whole);
+    assert_eq!(json["broken"][0]["rule"], "xstate-bv-xcomp-bv");
+    assert_eq!(json["broken"][0]["offset"], image + 512);
+}
+
+#[test]
+fn a_damaged_stream_is_read_on_behind_the_damage() {
+    let mut bytes = golden("stream-v1.bin");
+    bytes[272 + 16 + 100] ^= 1;
+    let (text, json, whole) = explained(&bytes);
+    assert!(!whole);
+    assert_eq!(json["broken"][0]["rule"], "frame-crc");
+    assert_eq!(json["broken"][0]["offset"], 272 + 12);
+    assert_eq!(json["frames_total"], 12);
+    assert_eq!(json["vcpus"].as_array().unwrap().len(), 2, "{text}");
+
+    let (_, json, _) = explained(&golden("stream-v1.bin")[..13_000]);
+    assert_eq!(json["broken"][0]["rule"], "frame-short");
+    assert_eq!(json["frames_total"], 7);
+}
+
+/// The standard image of a machine whose AVX-512 follows AVX.
+#[test]
+fn a_standard_image_is_read_by_the_usual_layout_or_a_named_one() {
+    let mut bytes = vec![0; 2440];
+    bytes[24..28].copy_from_slice(&0x1fa5u32.to_le_bytes());
+    bytes[512..516].copy_from_slice(&0x224u32.to_le_bytes());
+    bytes[832] = 1;
+    bytes[2432] = 4;
+    let (text, json, whole) = explained(&bytes);
+    assert!(whole, "{text}");
+    assert_eq!(json["format"], "raw");
+    assert!(text.contains("AMD's usual layout, assumed"), "{text}");
+    assert_eq!(json["registers"]["vector"]["k0"], "0x1");
+    assert_eq!(json["registers"]["pkru"]["pkru"], "0x4");
+    // XSTATE_BV has no SSE; a standard restore takes MXCSR all the same.
+    assert_eq!(json["registers"]["vector"]["mxcsr"], "0x1fa5");
+    let options = InspectOptions {
+        layout: Some("zen4".into()),
+        ..InspectOptions::default()
+    };
+    assert_eq!(with(&bytes, &options).1["image"]["layout"], "zen4");
+}
+
+#[test]
+fn what_is_nothing_is_said_to_be_nothing() {
+    let machines = Machines::load(None).unwrap();
+    let error = explain("file", b"hello", &InspectOptions::default(), &machines).unwrap_err();
+    assert!(error.to_string().contains("--as"), "{error}");
+}
+
+/// No bytes whatever stop the explanation with a panic.
+#[test]
+fn any_truncation_and_any_damage_is_explained() {
+    let machines = Machines::load(None).unwrap();
+    for name in ["blob-v1-sse.bin", "blob-v1-avx512.bin", "stream-v1.bin"] {
+        let bytes = golden(name);
+        let step = bytes.len() / 40 + 1;
+        for at in (0..bytes.len()).step_by(step) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xff;
+            for format in [Format::Blob, Format::Stream, Format::Raw] {
+                let options = InspectOptions {
+                    format: Some(format),
+                    against: vec!["zen4".into()],
+                    full: at % 2 == 0,
+                    ..InspectOptions::default()
+                };
+                for bytes in [&bytes[..at], &damaged[..], &bytes[at..]] {
+                    let (section, _) = explain(name, bytes, &options, &machines).unwrap();
+                    assert!(render::text(&section).starts_with(name));
+                    assert_eq!(section.json()["format"], format.name());
+                }
+            }
+        }
+    }
+}
