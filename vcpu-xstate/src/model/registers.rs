@@ -50,8 +50,8 @@ impl X87 {
         self.fsw & 0x80 != 0
     }
 
-    /// Bytes 0–23 and 32–159 of the legacy region; 24–31 are left zero.
-    pub(super) fn to_bytes(self) -> [u8; 160] {
+    /// The first 160 bytes of the legacy region; 24–31, MXCSR's, are zero.
+    pub fn to_bytes(self) -> [u8; 160] {
         let mut bytes = [0; 160];
         bytes[..2].copy_from_slice(&self.fcw.to_le_bytes());
         bytes[2..4].copy_from_slice(&self.fsw.to_le_bytes());
@@ -65,7 +65,8 @@ impl X87 {
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; 160]) -> Self {
+    /// The registers from the first 160 bytes of a legacy region.
+    pub fn from_bytes(bytes: &[u8; 160]) -> Self {
         let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let mut x87 = Self {
             fcw: word(0),
