@@ -6,10 +6,11 @@
 //! the PKU feature, CET components with an empty supervisor mask. What does
 //! not add up is left out of what is offered, and everything else works.
 
-use crate::component::{ComponentIndex, ComponentSet};
+use crate::component::{COMPONENTS, ComponentIndex, ComponentSet};
 use crate::error::broken_rules;
-use crate::layout::{ComponentFacts, Form, Geometry};
+use crate::layout::{Form, Geometry};
 use crate::values::Limits;
+use crate::withheld::{self, Withheld};
 
 /// The four registers that CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,9 +96,10 @@ const NEVER: ComponentSet = ComponentSet::from_bits_retain(
 
 /// Offered only where the host says that it can: PASID needs PASID
 /// translation, UINTR needs IPI virtualization (SENDUIPI sends physical
-/// interrupts).
-const BY_PERMISSION: ComponentSet =
-    ComponentSet::from_bits_retain(ComponentIndex::PASID.bit() | ComponentIndex::UINTR.bit());
+/// interrupts), and what has no name here needs somebody who knows it.
+const BY_PERMISSION: ComponentSet = ComponentSet::only(ComponentIndex::PASID)
+    .union(ComponentSet::only(ComponentIndex::UINTR))
+    .union(ComponentSet::ALL.difference(ComponentSet::NAMED));
 
 /// What a machine has of extended state, and what of it is offered to guests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +109,8 @@ pub struct HostXstate {
     /// What of [`BY_PERMISSION`] may be offered.
     permitted: ComponentSet,
     offered: ComponentSet,
+    /// Of what is listed: why it is not sound.
+    doubts: [Option<Withheld>; COMPONENTS],
     geometry: Geometry,
     instructions: Instructions,
     limits: Limits,
@@ -154,32 +158,35 @@ impl HostXstate {
         };
         let supervisor = ComponentSet::from_bits_retain(supervisor).difference(user);
 
+        let seventh = cpuid(7, 0);
+        let pku = seventh.ecx & 1 << 3 != 0;
         let mut sound = ComponentSet::LEGACY;
         let mut geometry = Geometry::new();
+        let mut doubts = [None; COMPONENTS];
         for index in user.union(supervisor).difference(ComponentSet::LEGACY) {
             let leaf = cpuid(0xd, index.get().into());
-            let facts = ComponentFacts {
-                size_bytes: leaf.eax,
-                standard_offset: if leaf.ecx & 1 == 0 { leaf.ebx } else { 0 },
-                supervisor: leaf.ecx & 1 != 0,
-                aligned64: leaf.ecx & 2 != 0,
-                xfd: instructions.xfd && leaf.ecx & 4 != 0,
+            // A component that is not offered keeps its place in the geometry:
+            // others' offsets in its company must be right.
+            let placed = withheld::describe(&leaf, supervisor.has(index), instructions.xfd)
+                .and_then(|facts| {
+                    let inserted = geometry.insert(index, facts);
+                    inserted.map_err(Withheld::Layout).map(|()| facts)
+                });
+            let needed = index.payload_bytes().unwrap_or(0);
+            let doubt = match placed {
+                Err(doubt) => Some(doubt),
+                Ok(facts) if (facts.size_bytes as usize) < needed => {
+                    Some(Withheld::Small(facts.size_bytes, needed as u32))
+                }
+                Ok(_) if index == ComponentIndex::PKRU && !pku => Some(Withheld::Featureless),
+                Ok(_) if NEVER.has(index) => Some(Withheld::Never),
+                Ok(_) => None,
             };
-            let listed_as_it_says = facts.supervisor == supervisor.has(index);
-            let large_enough = index
-                .payload_bytes()
-                .is_some_and(|payload| facts.size_bytes as usize >= payload);
-            // A component that we do not understand keeps its place in the
-            // geometry: others' offsets in its company must be right.
-            if listed_as_it_says && geometry.insert(index, facts).is_ok() && large_enough {
+            if doubt.is_none() {
                 sound.insert(ComponentSet::only(index));
             }
+            doubts[usize::from(index.get())] = doubt;
         }
-        let seventh = cpuid(7, 0);
-        if seventh.ecx & 1 << 3 == 0 {
-            sound.remove(ComponentSet::only(ComponentIndex::PKRU));
-        }
-        let sound = sound.difference(NEVER);
 
         let extended = cpuid(0x8000_0000, 0).eax >= 0x8000_0008;
         let sizes = if extended {
@@ -198,6 +205,7 @@ impl HostXstate {
             sound,
             permitted: ComponentSet::EMPTY,
             offered: ComponentSet::EMPTY,
+            doubts,
             geometry,
             instructions,
             limits: Limits {
@@ -212,8 +220,16 @@ impl HostXstate {
         Ok(host)
     }
 
-    /// Offers components that need a permission besides CPUID's word (PASID,
-    /// UINTR), where the machine has them.
+    /// Offers components that need a permission besides CPUID's word, where the
+    /// machine has them.
+    ///
+    /// - PASID: with PASID translation. UINTR: with IPI virtualization.
+    /// - What is not in [`ComponentSet::NAMED`] is carried as the bytes that
+    ///   CPUID gives it. Who permits it vouches for what this crate cannot
+    ///   know: that XCR0 or IA32_XSS takes its bit beside the others; that
+    ///   nothing of it lives outside the image; and that no contents, which a
+    ///   stranger's image may choose, make a restore fault. Where one does, it
+    ///   costs that domain, as any failed restore does.
     pub fn permit(&mut self, components: ComponentSet) {
         self.permitted.insert(components);
         self.settle();
@@ -223,9 +239,27 @@ impl HostXstate {
     /// enabled without them: for one that does not survive its own round trip.
     /// x87 and SSE stay.
     pub fn restrict(&mut self, components: ComponentSet) {
-        self.sound
-            .remove(components.difference(ComponentSet::LEGACY));
+        for index in components.intersection(self.sound) {
+            if !ComponentSet::LEGACY.has(index) {
+                self.sound.remove(ComponentSet::only(index));
+                self.doubts[usize::from(index.get())] = Some(Withheld::RoundTrip);
+            }
+        }
         self.settle();
+    }
+
+    /// Why a component is not offered; `None` where it is, or where the
+    /// machine does not list it.
+    pub const fn withheld(&self, component: ComponentIndex) -> Option<Withheld> {
+        if let Some(doubt) = self.doubts[component.get() as usize] {
+            Some(doubt)
+        } else if !self.sound.has(component) || self.offered.has(component) {
+            None
+        } else if BY_PERMISSION.difference(self.permitted).has(component) {
+            Some(Withheld::Permission)
+        } else {
+            Some(Withheld::Group(withheld::company(component)))
+        }
     }
 
     fn settle(&mut self) {

@@ -116,7 +116,8 @@ impl<'a> Image<'a> {
 
     /// The components that are not INIT, by content. QEMU does not track
     /// XINUSE, Intel keeps XINUSE\[PKRU\] set at 0 and XRSTORS sets it from
-    /// XSTATE_BV, so the header alone says too much.
+    /// XSTATE_BV, so the header alone says too much. Of a component without a
+    /// name the header is all that there is to go by.
     pub fn in_use(&self) -> ComponentSet {
         let mut used = ComponentSet::EMPTY;
         if self.xstate_bv.has(ComponentIndex::X87) && !self.legacy.x87_is_init() {
@@ -127,7 +128,8 @@ impl<'a> Image<'a> {
             used.insert(ComponentSet::only(ComponentIndex::SSE));
         }
         for (component, bytes) in self.held() {
-            if !is_zero(bytes) {
+            // What has no name has no known INIT value: zero may be a value.
+            if !ComponentSet::NAMED.has(component) || !is_zero(bytes) {
                 used.insert(ComponentSet::only(component));
             }
         }

@@ -38,6 +38,7 @@ pub mod update;
 pub mod validate;
 pub mod values;
 pub mod views;
+pub mod withheld;
 pub mod xcr0;
 pub mod xfd;
 pub mod xss;

@@ -25,9 +25,11 @@ pub struct XstatePolicy {
 }
 
 /// What a guest can use without XCR0: x87 and SSE need CR4 only, PKRU is read
-/// and written by RDPKRU and WRPKRU whatever XCR0 says.
-const WITHOUT_ASKING: ComponentSet =
-    ComponentSet::from_bits_retain(0x3 | ComponentIndex::PKRU.bit());
+/// and written by RDPKRU and WRPKRU whatever XCR0 says, and of a component
+/// without a name nobody can tell.
+pub(crate) const WITHOUT_ASKING: ComponentSet = ComponentSet::LEGACY
+    .union(ComponentSet::only(ComponentIndex::PKRU))
+    .union(ComponentSet::ALL.difference(ComponentSet::NAMED));
 
 impl XstatePolicy {
     /// A policy over `mask`; `deferred` names what is deferred besides AVX-512
@@ -75,7 +77,7 @@ impl XstatePolicy {
     }
 
     /// Components that may hold state although nothing was ever enabled: x87,
-    /// SSE, PKRU, and the supervisor components whose MSRs the guest can write
+    /// SSE, PKRU, those without a name, and the supervisor components whose MSRs the guest can write
     /// whatever IA32_XSS says.
     pub const fn initial_accum(&self, supervisor: ComponentSet) -> ComponentSet {
         self.mask
@@ -127,6 +129,14 @@ mod tests {
             (0x207, 0x203, 0, 0x207, 0x203),
             (0x1a07, 0, 0x1800, 0x1a07, 0x1a03),
             (0x1a07, 0x1800, 0x1800, 0x207, 0x203),
+            // Without names: room and state from the start, never deferred.
+            (
+                0x1080_0007,
+                0x1080_0000,
+                0x1000_0000,
+                0x1080_0007,
+                0x1080_0003,
+            ),
         ];
         for (mask, deferred, supervisor, area, accum) in table {
             let policy = XstatePolicy::new(set(mask), set(deferred));

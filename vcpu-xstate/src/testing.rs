@@ -124,10 +124,10 @@ impl Machine {
         r
     }
 
-    /// The machine as the crate reads it, with everything it can offer.
+    /// The machine as the crate reads it, with everything that has a name.
     pub fn host(&self) -> HostXstate {
         let mut host = HostXstate::read(&|l, s| self.cpuid(l, s), 0xffff).unwrap();
-        host.permit(ComponentSet::ALL);
+        host.permit(ComponentSet::NAMED);
         host
     }
 }

@@ -38,4 +38,4 @@ pub struct PolicyLeaf {
 }
 
 /// The most leaves of a policy.
-pub const MAX_LEAVES: usize = 64;
+pub const MAX_LEAVES: usize = 96;

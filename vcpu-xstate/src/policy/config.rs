@@ -4,18 +4,24 @@
 //! policy  = "host" [ ":" setting *( "," setting ) ]
 //! setting = feature "=" ( "0" / "1" )           ; Xen's cpuid= names
 //!         / "defer-" component "=" ( "0" / "1" ) ; avx, mpx, avx512, amx
+//!         / "carry-" number "=" ( "0" / "1" )    ; 20 to 61
 //! ```
 //!
 //! `=0` removes a feature and everything that is built on it; `=1` removes
 //! nothing and insists that the feature is there in the end. `defer-avx=1`
-//! gives the component room when the guest first enables it. The order of the
-//! settings does not matter, and nothing may be said twice.
+//! gives the component room when the guest first enables it. `carry-23` is
+//! component 23, which has no name here and no feature to remove it by: it is
+//! there where the host was told to carry it. The order of the settings does
+//! not matter, and nothing may be said twice.
 
 use core::fmt;
 
+use alloc::vec::Vec;
+
 use super::CpuPolicy;
 use super::features::{Feature, Rule};
-use super::set::{FeatureSet, by_name};
+use super::report::{LeftOut, Listener, Subject as Thing, Why};
+use super::set::{self, FeatureSet, by_name};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::error::Broken;
 
@@ -63,6 +69,11 @@ pub enum Problem<'a> {
     AlwaysDeferred,
     /// The policy does not have the component.
     NothingToDefer,
+    /// Not the number of a component without a name.
+    UnknownCarriage(&'a str),
+    /// The host does not carry the component, or the instructions that move it
+    /// are not there.
+    NotCarried(ComponentIndex),
 }
 
 impl ConfigError<'_> {
@@ -84,6 +95,8 @@ impl ConfigError<'_> {
             Problem::UsableUnasked => ("config-defer-usable-unasked", 0xf0d),
             Problem::AlwaysDeferred => ("config-defer-always", 0xf0e),
             Problem::NothingToDefer => ("config-defer-nothing", 0xf0f),
+            Problem::UnknownCarriage(_) => ("config-unknown-carriage", 0xf10),
+            Problem::NotCarried(_) => ("config-not-carried", 0xf11),
         };
         Broken {
             rule,
@@ -122,6 +135,12 @@ impl fmt::Display for ConfigError<'_> {
             ),
             Problem::AlwaysDeferred => f.write_str("always deferred; 1 is allowed"),
             Problem::NothingToDefer => f.write_str("this policy does not have the component"),
+            Problem::UnknownCarriage(number) => {
+                write!(f, "{number:?} is no component without a name; 20 to 61 are")
+            }
+            Problem::NotCarried(component) => {
+                write!(f, "this host does not carry {component}")
+            }
         }
     }
 }
@@ -138,6 +157,7 @@ struct Setting<'a> {
 enum Subject {
     Feature(&'static Feature),
     Defer(ComponentSet),
+    Carry(ComponentIndex),
 }
 
 impl<'a> Setting<'a> {
@@ -171,6 +191,13 @@ impl<'a> Setting<'a> {
                 "pku" => return Err(self.error(Problem::UsableUnasked)),
                 _ => return Err(self.error(Problem::UnknownDeferral(component))),
             })
+        } else if let Some(number) = name.strip_prefix("carry-") {
+            let component = number.parse().ok().and_then(ComponentIndex::new);
+            match component.filter(|index| !ComponentSet::NAMED.has(*index)) {
+                // One spelling of each number.
+                Some(index) if !number.starts_with(['0', '+']) => Subject::Carry(index),
+                _ => return Err(self.error(Problem::UnknownCarriage(number))),
+            }
         } else {
             let Some(feature) = by_name(name) else {
                 return Err(self.error(Problem::UnknownFeature(name)));
@@ -224,40 +251,70 @@ impl CpuPolicy {
     /// The first setting that cannot be had. Mistakes of form come before
     /// features that are missing.
     pub fn with_config<'a>(&self, config: &'a str) -> Result<Self, ConfigError<'a>> {
+        self.configured(config, &mut ())
+    }
+
+    /// What [`with_config`](Self::with_config) leaves out of this policy: what
+    /// `config` removes, and what is built on that.
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
+    pub fn explain_config<'a>(&self, config: &'a str) -> Result<Vec<LeftOut>, ConfigError<'a>> {
+        let mut report = Vec::new();
+        self.configured(config, &mut report).map(|_| report)
+    }
+
+    fn configured<'a>(
+        &self,
+        config: &'a str,
+        listener: &mut impl Listener,
+    ) -> Result<Self, ConfigError<'a>> {
         let settings = settings(config)?;
         let mut features = self.features;
-        let mut said = FeatureSet::EMPTY;
-        let mut said_deferred = ComponentSet::EMPTY;
+        let mut mask = self.xstate.mask;
         let mut deferred = self.xstate.deferred;
+        let mut said = FeatureSet::EMPTY;
+        // Deferral of what has a name, carriage of what has none.
+        let mut said_of = ComponentSet::EMPTY;
         for setting in settings.clone() {
-            match setting.parse()? {
-                (Subject::Feature(feature), value) => {
-                    if said.has(feature.bit()) {
-                        return Err(setting.error(Problem::Twice));
-                    }
+            let (subject, value) = setting.parse()?;
+            let components = match subject {
+                Subject::Feature(_) => ComponentSet::EMPTY,
+                Subject::Defer(components) => components,
+                Subject::Carry(component) => ComponentSet::only(component),
+            };
+            let bit = match subject {
+                Subject::Feature(feature) => Some(feature.bit()),
+                _ => None,
+            };
+            if said_of.intersects(components) || bit.is_some_and(|bit| said.has(bit)) {
+                return Err(setting.error(Problem::Twice));
+            }
+            said_of.insert(components);
+            match (subject, value) {
+                (Subject::Feature(feature), _) => {
                     said = said.with(feature.bit());
-                    if !value {
-                        features = features.without(feature.bit());
+                    if !value && features.has(feature.bit()) {
+                        set::remove(&mut features, feature.bit(), Why::Configuration, listener);
                     }
                 }
-                (Subject::Defer(components), value) => {
-                    if said_deferred.intersects(components) {
-                        return Err(setting.error(Problem::Twice));
-                    }
-                    said_deferred.insert(components);
+                (Subject::Defer(components), true) => deferred.insert(components),
+                (Subject::Defer(components), false) => {
                     let always = ComponentSet::AVX512.union(ComponentSet::AMX);
-                    match value {
-                        true => deferred.insert(components),
-                        false if always.intersects(components) => {
-                            return Err(setting.error(Problem::AlwaysDeferred));
-                        }
-                        false => deferred.remove(components),
+                    if always.intersects(components) {
+                        return Err(setting.error(Problem::AlwaysDeferred));
                     }
+                    deferred.remove(components);
                 }
+                (Subject::Carry(component), false) if mask.has(component) => {
+                    mask.remove(components);
+                    listener.gone(Thing::Component(component), Why::Configuration);
+                }
+                (Subject::Carry(_), _) => {}
             }
         }
 
-        let policy = self.reduced(features, self.xstate.mask, deferred);
+        let policy = self.reduced(features, mask, deferred, listener);
         for setting in settings {
             match setting.parse()? {
                 (Subject::Feature(feature), true) if !policy.has(feature.bit()) => {
@@ -265,6 +322,9 @@ impl CpuPolicy {
                 }
                 (Subject::Defer(components), true) if !policy.xstate.mask.contains(components) => {
                     return Err(setting.error(Problem::NothingToDefer));
+                }
+                (Subject::Carry(component), true) if !policy.xstate.mask.has(component) => {
+                    return Err(setting.error(Problem::NotCarried(component)));
                 }
                 _ => {}
             }

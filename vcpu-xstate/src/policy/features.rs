@@ -23,6 +23,9 @@ pub enum Rule {
     Offered,
     /// In every policy: the architecture or this crate assumes it.
     Required,
+    /// Offered as the above, but only by a hypervisor that says so: its state
+    /// is more than the image, or instructions at exits need it.
+    Granted,
     /// Known by name and not offered.
     Never,
     /// Counts the other way round: set, it takes something away. In every
@@ -189,8 +192,8 @@ features! {
         4 "ospke" Live;
         5 "waitpkg" Never;
         6 "avx512-vbmi2" Offered needs "avx512bw";
-        // No SVM host switches S_CET, SSP and ISST_ADDR yet.
-        7 "cet-ss" Never needs "xsaves" holds CET_U CET_S;
+        // IA32_S_CET, SSP and ISST_ADDR are to be switched beside the image.
+        7 "cet-ss" Granted needs "xsaves" holds CET_U CET_S;
         8 "gfni" Offered needs "sse2";
         9 "vaes" Offered needs "avx2" "aesni";
         10 "vpclmulqdq" Offered needs "avx2" "pclmulqdq";
@@ -205,7 +208,7 @@ features! {
         25 "cldemote" Offered;
         27 "movdiri" Offered;
         28 "movdir64b" Offered;
-        29 "enqcmd" Never needs "xsaves" holds PASID;
+        29 "enqcmd" Granted needs "xsaves" holds PASID;
         30 "sgx-lc" Never;
         31 "pks" Never needs "lm";
     }
@@ -214,7 +217,7 @@ features! {
         3 "avx512-4fmaps" Offered needs "avx512f";
         4 "fsrm" Offered;
         // SENDUIPI sends physical interrupts.
-        5 "uintr" Never needs "xsaves" holds UINTR;
+        5 "uintr" Granted needs "xsaves" holds UINTR;
         8 "avx512-vp2intersect" Offered needs "avx512f";
         9 "srbds-ctrl" Never;
         10 "md-clear" Never;
@@ -224,8 +227,9 @@ features! {
         15 "hybrid" Never;
         16 "tsxldtrk" Never;
         18 "pconfig" Never;
+        // Its depths are in leaf 0x1C, which no policy has.
         19 "arch-lbr" Never needs "xsaves" holds LBR;
-        20 "cet-ibt" Never needs "xsaves" holds CET_U CET_S;
+        20 "cet-ibt" Granted needs "xsaves" holds CET_U CET_S;
         22 "amx-bf16" Offered needs "amx-tile";
         23 "avx512-fp16" Offered needs "avx512bw";
         24 "amx-tile" Offered needs "xsave" "lm" holds TILECFG TILEDATA;
@@ -266,11 +270,11 @@ features! {
         8 "amx-complex" Offered needs "amx-tile";
         10 "avx-vnni-int16" Offered needs "avx2";
         14 "prefetchi" Offered;
-        17 "uiret-uif" Never needs "uintr";
-        18 "cet-sss" Never needs "cet-ss";
+        17 "uiret-uif" Granted needs "uintr";
+        18 "cet-sss" Granted needs "cet-ss";
         19 "avx10" Never needs "avx512f";
-        // R16 to R31 would have to be decoded at exits; nothing here does.
-        21 "apx-f" Never needs "xsave" "lm" holds APX;
+        // R16 to R31 are to be decoded at exits.
+        21 "apx-f" Granted needs "xsave" "lm" holds APX;
     }
     LD1Eax {
         0 "xsaveopt" Offered needs "xsave";

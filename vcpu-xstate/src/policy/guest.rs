@@ -134,7 +134,7 @@ impl CpuPolicy {
 }
 
 /// Bits of CR4 and the feature that has each. SDM Vol. 3, 2.5 Control Registers.
-const CR4: [(u64, Bit); 14] = [
+const CR4: [(u64, Bit); 17] = [
     // VME and PVI.
     (1 << 0 | 1 << 1, Bit::of("vme")),
     (1 << 2, Bit::of("tsc")),
@@ -150,6 +150,9 @@ const CR4: [(u64, Bit); 14] = [
     (1 << 20, Bit::of("smep")),
     (1 << 21, Bit::of("smap")),
     (1 << 22, PKU),
+    (1 << 23, Bit::of("cet-ss")),
+    (1 << 23, Bit::of("cet-ibt")),
+    (1 << 25, Bit::of("uintr")),
 ];
 
 /// Bits of IA32_EFER. SDM Vol. 3, 2.2.1 Extended Feature Enable Register.

@@ -6,7 +6,7 @@ use super::place::{Register, Word};
 use crate::cpuid::CpuidResult;
 
 /// The most leaves of a policy.
-pub const MAX_LEAVES: usize = 64;
+pub const MAX_LEAVES: usize = 96;
 
 /// One CPUID leaf: what a policy is made of, in memory and on the wire (24
 /// bytes, little-endian on every machine that this runs on).
@@ -117,8 +117,8 @@ impl LeafTable {
     }
 
     /// Appends a row. What has no slot, or is one too many, is left out; the
-    /// assembler's rows are neither (the largest policy has fewer than 50, and
-    /// a test builds it).
+    /// assembler's rows are neither (the largest policy, with all 61 subleaves of
+    /// components, has 86, and a test builds it).
     pub(super) fn push(&mut self, leaf: u32, subleaf: u32, answer: CpuidResult) {
         let (Some(slot), Some(row)) = (slot(leaf), self.rows.get_mut(usize::from(self.len))) else {
             return;

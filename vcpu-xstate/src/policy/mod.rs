@@ -12,23 +12,30 @@
 //! ```
 //!
 //! Two things are always true of it: what a feature needs is there too, and a
-//! state component is in the policy exactly where a feature stands for it. So
-//! the extended state follows from the features and is never configured
-//! beside them.
+//! state component that has a name is in the policy exactly where a feature
+//! stands for it. So the extended state follows from the features and is never
+//! configured beside them. A component without a name, which a newer processor
+//! may have, is carried where the host permits it
+//! ([`HostXstate::permit`](crate::HostXstate::permit)): no feature stands for
+//! it but XSAVE (or XSAVES, for supervisor state), and its state is all of the
+//! bytes that CPUID gives it.
 //!
 //! Everything is default-deny ([`features`]): levelling, fitting and
 //! configuring work on what is offered, and what a guest asks of any other
-//! leaf is answered with zeros. Nothing here allocates, and the lookup at a
-//! CPUID exit is an index and a short scan.
+//! leaf is answered with zeros. What is left out, and why, is told to whoever
+//! asks ([`report`]). Nothing else here allocates, and the lookup at a CPUID
+//! exit is an index and a short scan.
 
 mod assemble;
 pub mod config;
 pub mod features;
 pub mod fits;
 pub mod guest;
+mod host;
 mod leaves;
-mod level;
+pub mod level;
 pub mod place;
+pub mod report;
 pub mod set;
 #[cfg(test)]
 mod tests;
@@ -38,18 +45,19 @@ pub use config::ConfigError;
 pub use fits::Misfit;
 pub use guest::Dynamic;
 pub use leaves::{CpuidLeaf, MAX_LEAVES};
+pub use level::{Levelled, level_all};
 pub use place::Location;
+pub use report::{LeftOut, Subject, Why};
 pub use set::{Bit, FeatureSet};
 pub use untrusted::LeavesError;
 
 pub use crate::masks::XstatePolicy;
 
 use self::assemble::Parts;
-use self::features::{Rule, TABLE};
-use self::leaves::{LeafTable, feature_word};
-use self::place::Word;
+use self::leaves::LeafTable;
+use self::report::Listener;
 use crate::component::ComponentSet;
-use crate::cpuid::{CpuidResult, HostXstate};
+use crate::cpuid::CpuidResult;
 use crate::layout::Geometry;
 
 /// What a domain may use of its processor.
@@ -61,68 +69,7 @@ pub struct CpuPolicy {
     geometry: Geometry,
 }
 
-/// MXCSR.MM, which `misalignsse` is about.
-const MXCSR_MM: u32 = 1 << 17;
-
 impl CpuPolicy {
-    /// The most that a domain may have on this host: what the host has, as far
-    /// as it is offered. `cpuid` executes CPUID on the host; `host` is what of
-    /// its extended state is offered.
-    pub fn host_default(cpuid: &impl Fn(u32, u32) -> CpuidResult, host: &HostXstate) -> Self {
-        // Beyond its maximum, Intel answers with its highest leaf: garbage here.
-        let basic = cpuid(0, 0).eax;
-        let extended = cpuid(0x8000_0000, 0).eax;
-        let subleaves_of_7 = if basic >= 7 { cpuid(7, 0).eax } else { 0 };
-        let bounded = |leaf: u32, subleaf: u32| {
-            let there = match leaf {
-                7 => basic >= 7 && subleaf <= subleaves_of_7,
-                0x8000_0000.. => leaf <= extended,
-                _ => leaf <= basic,
-            };
-            if there {
-                cpuid(leaf, subleaf)
-            } else {
-                CpuidResult::default()
-            }
-        };
-
-        let mut raw = FeatureSet::EMPTY;
-        for word in Word::ALL {
-            raw.set_word(word, feature_word(&bounded, word));
-        }
-        raw.set_word(Word::LD1Eax, instruction_bits(host));
-        let mut features = FeatureSet::EMPTY;
-        for feature in TABLE {
-            let given = match feature.rule {
-                Rule::Offered => raw.has(feature.bit()),
-                Rule::Required | Rule::Inverse => true,
-                Rule::Never | Rule::Live => false,
-            };
-            if given {
-                features = features.with(feature.bit());
-            }
-        }
-        if host.mxcsr_mask() & MXCSR_MM == 0 {
-            features = features.without(Bit::of("misalignsse"));
-        }
-        // Tiles cannot be used by who does not know their palette.
-        if bounded(0x1d, 0).eax == 0 || bounded(0x1d, 1) == CpuidResult::default() {
-            features = features.without(Bit::of("amx-tile"));
-        }
-
-        let mut mask = host.offered();
-        set::settle(&mut features, &mut mask);
-        assemble::assemble(
-            &bounded,
-            &Parts {
-                features,
-                mask,
-                deferred: ComponentSet::EMPTY,
-                geometry: host.geometry(),
-            },
-        )
-    }
-
     /// Its leaves, ascending by leaf and subleaf: the wire form, together with
     /// [`deferred`](Self::deferred).
     pub fn leaves(&self) -> &[CpuidLeaf] {
@@ -177,8 +124,10 @@ impl CpuPolicy {
         mut features: FeatureSet,
         mut mask: ComponentSet,
         deferred: ComponentSet,
+        listener: &mut impl Listener,
     ) -> Self {
-        set::settle(&mut features, &mut mask);
+        let supervisor = self.geometry.supervisor();
+        set::settle(&mut features, &mut mask, supervisor, listener);
         assemble::assemble(
             &|leaf, subleaf| self.raw(leaf, subleaf),
             &Parts {
@@ -196,14 +145,4 @@ impl CpuPolicy {
             .find(leaf, subleaf)
             .map_or(CpuidResult::default(), CpuidLeaf::answer)
     }
-}
-
-/// CPUID.(0xD,1):EAX of what the host was found to have.
-fn instruction_bits(host: &HostXstate) -> u32 {
-    let has = host.instructions();
-    u32::from(has.xsaveopt)
-        | u32::from(has.xsavec) << 1
-        | u32::from(has.xgetbv1) << 2
-        | u32::from(has.xsaves) << 3
-        | u32::from(has.xfd) << 4
 }

@@ -6,6 +6,7 @@
 
 use super::features::{Feature, TABLE};
 use super::place::{Location, Word};
+use super::report::{Listener, Subject, Why};
 use crate::component::{ComponentIndex, ComponentSet};
 
 /// Handle of a feature's bit; look one up once, in a constant, by [`Bit::of`].
@@ -123,6 +124,23 @@ impl FeatureSet {
         self.0[word as usize]
     }
 
+    /// The bits that are set, by word and number.
+    pub fn iter(&self) -> impl Iterator<Item = Bit> + use<> {
+        let words = self.0;
+        Word::ALL.into_iter().flat_map(move |word| {
+            let value = words[word as usize];
+            (0..32)
+                .filter(move |bit| value & 1 << bit != 0)
+                .map(move |bit| Bit::at(word, bit))
+        })
+    }
+
+    /// The bits of either.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self(core::array::from_fn(|i| self.0[i] | other.0[i]))
+    }
+
     pub(super) const fn set_word(&mut self, word: Word, value: u32) {
         self.0[word as usize] = value;
     }
@@ -161,27 +179,63 @@ impl FeatureSet {
     }
 }
 
-/// The components that some feature of the set stands for, and x87 and SSE.
-fn claimed(features: &FeatureSet) -> ComponentSet {
-    features
+/// The components that may stand beside these features: x87 and SSE, those for
+/// which a feature stands, and those without a name where the guest has the
+/// instructions that move them.
+fn claimed(features: &FeatureSet, supervisor: ComponentSet) -> ComponentSet {
+    let mut all = features
         .named()
-        .fold(ComponentSet::LEGACY, |all, f| all.union(f.components))
+        .fold(ComponentSet::LEGACY, |all, f| all.union(f.components));
+    let nameless = ComponentSet::ALL.difference(ComponentSet::NAMED);
+    if features.has(const { Bit::of("xsave") }) {
+        all.insert(nameless.difference(supervisor));
+    }
+    if features.has(const { Bit::of("xsaves") }) {
+        all.insert(nameless.intersection(supervisor));
+    }
+    all
+}
+
+/// Takes a feature away, and says so.
+pub(super) fn remove(features: &mut FeatureSet, bit: Bit, why: Why, listener: &mut impl Listener) {
+    *features = features.without(bit);
+    listener.gone(Subject::of(bit), why);
 }
 
 /// Takes away what cannot stand: features whose needs or whose components are
 /// gone, components that no feature stands for, parts of groups; until nothing
-/// more goes. Never adds.
-pub fn settle(features: &mut FeatureSet, mask: &mut ComponentSet) {
+/// more goes. Never adds. `supervisor` are the components of IA32_XSS.
+pub(super) fn settle(
+    features: &mut FeatureSet,
+    mask: &mut ComponentSet,
+    supervisor: ComponentSet,
+    listener: &mut impl Listener,
+) {
     loop {
         let before = (*features, *mask);
         for (feature, needs) in TABLE.iter().zip(&NEEDS) {
-            let stands =
-                needs.first_beyond(features).is_none() && mask.contains(feature.components);
-            if !stands {
-                *features = features.without(feature.bit());
+            if !features.has(feature.bit()) {
+                continue;
+            }
+            let why = if let Some(need) = needs.first_beyond(features) {
+                by_bit(need).map(Why::Needs)
+            } else {
+                let lost = feature.components.difference(*mask);
+                lost.iter().next().map(Why::WithoutState)
+            };
+            if let Some(why) = why {
+                remove(features, feature.bit(), why, listener);
             }
         }
-        *mask = mask.intersection(claimed(features)).whole_groups();
+        let stands = mask.intersection(claimed(features, supervisor));
+        for component in mask.difference(stands) {
+            listener.gone(Subject::Component(component), Why::WithoutFeature);
+        }
+        *mask = stands.whole_groups();
+        for component in stands.difference(*mask) {
+            let why = Why::Group(crate::withheld::company(component));
+            listener.gone(Subject::Component(component), why);
+        }
         if before == (*features, *mask) {
             return;
         }
@@ -190,7 +244,7 @@ pub fn settle(features: &mut FeatureSet, mask: &mut ComponentSet) {
 
 /// The first reason for which [`settle`] would take something away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gap {
+pub(super) enum Gap {
     /// A feature, and one that it needs and that is missing.
     Needs(&'static Feature, &'static Feature),
     /// A feature, and its component that is missing.
@@ -202,7 +256,11 @@ pub enum Gap {
 }
 
 /// Finds a [`Gap`]; `None` if [`settle`] would change nothing.
-pub fn first_gap(features: &FeatureSet, mask: ComponentSet) -> Option<Gap> {
+pub(super) fn first_gap(
+    features: &FeatureSet,
+    mask: ComponentSet,
+    supervisor: ComponentSet,
+) -> Option<Gap> {
     if mask != mask.whole_groups() {
         return Some(Gap::Group(mask, mask.whole_groups()));
     }
@@ -219,6 +277,9 @@ pub fn first_gap(features: &FeatureSet, mask: ComponentSet) -> Option<Gap> {
             return Some(Gap::Component(feature, missing));
         }
     }
-    let unclaimed = mask.difference(claimed(features)).iter().next()?;
+    let unclaimed = mask
+        .difference(claimed(features, supervisor))
+        .iter()
+        .next()?;
     Some(Gap::Unclaimed(unclaimed))
 }

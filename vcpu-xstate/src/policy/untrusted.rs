@@ -18,6 +18,7 @@ use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::CpuidResult;
 use crate::error::broken_rules;
 use crate::layout::{ComponentFacts, Geometry, GeometryError};
+use crate::masks::WITHOUT_ASKING;
 
 /// Why leaves are no policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,8 @@ pub enum LeavesError {
     Needs(Location, Location),
     /// A feature without its state component, in the masks of leaf 0xD.
     FeatureWithoutComponent(Location, ComponentIndex),
-    /// A component for which no feature stands.
+    /// A component for which no feature stands, or one without a name where
+    /// the instructions that move it are missing.
     ComponentWithoutFeature(ComponentIndex),
     /// Leaf 0xD without XSAVE.
     LeafDWithoutXsave(u64),
@@ -114,10 +116,8 @@ impl CpuPolicy {
 
         let features = read_features(&find)?;
         let (mask, geometry) = read_xstate(&features, &find)?;
-        check_closed(&features, mask)?;
-        let allowed = mask.difference(ComponentSet::from_bits_retain(
-            3 | ComponentIndex::PKRU.bit(),
-        ));
+        check_closed(&features, mask, geometry.supervisor())?;
+        let allowed = mask.difference(WITHOUT_ASKING);
         if !allowed.contains(deferred) {
             return Err(LeavesError::Deferred(deferred.bits(), allowed.bits()));
         }
@@ -223,9 +223,13 @@ fn read_xstate(
     Ok((mask, geometry))
 }
 
-fn check_closed(features: &FeatureSet, mask: ComponentSet) -> Result<(), LeavesError> {
+fn check_closed(
+    features: &FeatureSet,
+    mask: ComponentSet,
+    supervisor: ComponentSet,
+) -> Result<(), LeavesError> {
     use LeavesError as E;
-    Err(match first_gap(features, mask) {
+    Err(match first_gap(features, mask, supervisor) {
         None => return Ok(()),
         Some(Gap::Needs(feature, need)) => E::Needs(feature.location(), need.location()),
         Some(Gap::Component(feature, component)) => {

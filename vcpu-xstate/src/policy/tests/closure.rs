@@ -89,13 +89,13 @@ fn default_deny() {
                 Some(Rule::Offered) => {
                     bit != const { Bit::of("mpx") } && bit != const { Bit::of("misalignsse") }
                 }
-                Some(Rule::Never | Rule::Live) | None => false,
+                Some(Rule::Granted | Rule::Never | Rule::Live) | None => false,
             };
             assert_eq!(policy.has(bit), expected, "{}", bit.location());
         }
     }
     for name in [
-        "apic", "x2apic", "mtrr", "vmx", "svm", "cet-ss", "ibrsb", "pcid",
+        "apic", "x2apic", "mtrr", "vmx", "svm", "arch-lbr", "ibrsb", "pcid",
     ] {
         assert_eq!(by_name(name).unwrap().rule, Rule::Never);
     }
@@ -163,17 +163,19 @@ proptest! {
     fn settled_is_closed(
         words in proptest::array::uniform13(any::<u32>()),
         mask in any::<u64>(),
+        supervisor in any::<u64>(),
     ) {
         let mut features = FeatureSet::EMPTY;
         for (word, value) in Word::ALL.into_iter().zip(words) {
             features.set_word(word, value | value << 7);
         }
+        let supervisor = ComponentSet::from_bits_retain(supervisor & !0xf_ffff);
         let mut mask = ComponentSet::from_bits_retain(mask | 3).intersection(ComponentSet::ALL);
-        settle(&mut features, &mut mask);
-        prop_assert_eq!(super::super::set::first_gap(&features, mask), None);
+        settle(&mut features, &mut mask, supervisor, &mut ());
+        prop_assert_eq!(super::super::set::first_gap(&features, mask, supervisor), None);
         prop_assert!(mask.contains(ComponentSet::LEGACY));
         let before = (features, mask);
-        settle(&mut features, &mut mask);
+        settle(&mut features, &mut mask, supervisor, &mut ());
         prop_assert_eq!(before, (features, mask));
     }
 

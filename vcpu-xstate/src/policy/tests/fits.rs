@@ -153,26 +153,3 @@ fn a_feature_without_a_name_is_refused_by_its_place() {
         "unknown feature (CPUID 7.0:EDX[7]) missing here"
     );
 }
-
-#[test]
-fn levels_take_the_narrower_number_and_either_deferral() {
-    let mut narrow = sapphire_rapids();
-    narrow.put(0x8000_0008, 0, [0x3024, 0, 0, 0]);
-    narrow.put(0x1d, 1, [0x0400_2000, 0x0008_0040, 0x20, 0]);
-    let narrow = narrow.policy();
-    let wide = sapphire_rapids().policy();
-    for (one, other) in [(&narrow, &wide), (&wide, &narrow)] {
-        let level = one.level(other);
-        assert_eq!(level.physical_address_bits(), 36);
-        assert_eq!(level.xstate().mask.bits(), 0x2e7);
-        assert_eq!(level.fits(one), Ok(()));
-        assert_eq!(level.fits(other), Ok(()));
-    }
-    let deferring = wide.with_config("host:defer-avx=1").unwrap();
-    assert!(
-        wide.level(&deferring)
-            .deferred()
-            .contains(ComponentSet::only(crate::component::ComponentIndex::AVX))
-    );
-    assert_eq!(wide.level(&wide), wide);
-}

@@ -1,10 +1,13 @@
 //! Machines that the policy's tests share: layouts and feature words of the field, as facts.
 
+mod carried;
 mod closure;
 mod config;
 mod corpus;
+mod explain;
 mod fits;
 mod guest;
+mod level;
 mod untrusted;
 
 use super::place::Word;
@@ -237,7 +240,11 @@ pub fn all_enabled(policy: &CpuPolicy) -> Dynamic {
 /// Checks what is true of every policy.
 pub fn assert_closed(policy: &CpuPolicy) {
     assert_eq!(
-        super::set::first_gap(policy.features(), policy.xstate().mask),
+        super::set::first_gap(
+            policy.features(),
+            policy.xstate().mask,
+            policy.geometry().supervisor()
+        ),
         None
     );
     assert!(policy.xstate().mask.contains(ComponentSet::LEGACY));
