@@ -32,11 +32,12 @@ use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, armed, needs_room};
 use crate::percpu::{CpuId, PcpuXstate, Version};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
-use crate::xfd::{Xfd, XfdError, xfd_verdict};
+use crate::xfd::{HeldBack, Xfd, XfdError, first_use_verdict, xfd_verdict};
 use crate::xss::{Xss, XssError, xss_verdict};
 
 pub use crate::status::{ComponentStatus, Use};
 pub use crate::transit::{ExportError, Exported, ImportError};
+pub use crate::xfd::FirstUse;
 
 /// Where a vCPU's state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +65,6 @@ pub enum WriteXssError {
     Fault(XssError),
     /// As for XSETBV.
     NeedsMemory(OutOfMemory),
-}
-
-/// Whose #NM it was, or whose first write of an MSR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstUse {
-    /// The hypervisor had held the component back: it has room now, and the
-    /// guest tries again.
-    Retry,
-    /// Nothing was held back: the event is the guest's own.
-    Guests,
 }
 
 /// The extended state of one vCPU.
@@ -244,33 +235,29 @@ impl VcpuXstate {
 
     /// Handles a first use that the hypervisor may have held back: a #NM with
     /// these components in IA32_XFD_ERR, or the first write of an intercepted
-    /// MSR of a deferred supervisor component.
-    ///
-    /// # Errors
-    /// No memory; nothing changed. The vCPU waits before its instruction.
+    /// MSR of a deferred supervisor component. What the verdict says to grow
+    /// has grown when this returns, unless it has to wait for memory.
     pub fn first_use<H: Hardware>(
         &mut self,
         components: ComponentSet,
         cpu: &mut PcpuXstate<H>,
         memory: &mut impl AreaMemory,
-    ) -> Result<FirstUse, OutOfMemory> {
-        let geometry = cpu.host().geometry();
-        let intercepted = self
-            .policy
-            .deferred
-            .intersection(geometry.supervisor())
-            .difference(self.accum);
-        // What the guest disabled itself is its own #NM.
-        let held_back = self
-            .armed(cpu.host())
-            .difference(self.xfd.components())
-            .union(intercepted);
-        let first = components.intersection(held_back);
-        if first.is_empty() {
-            return Ok(FirstUse::Guests);
+    ) -> FirstUse {
+        let supervisor = cpu.host().geometry().supervisor();
+        let deferred = self.policy.deferred.intersection(supervisor);
+        let held = HeldBack {
+            by_guest: self.xfd.components(),
+            armed: self.armed(cpu.host()),
+            intercepted: deferred.difference(self.accum),
+        };
+        let verdict = first_use_verdict(components, &held);
+        let FirstUse::Grow(first) = verdict else {
+            return verdict;
+        };
+        match self.grow(self.accum.union(first), cpu, memory) {
+            Ok(()) => verdict,
+            Err(missing) => FirstUse::Wait(missing),
         }
-        self.grow(self.accum.union(first), cpu, memory)?;
-        Ok(FirstUse::Retry)
     }
 
     /// What IA32_XFD must be while this vCPU runs: the guest's value and what
@@ -375,6 +362,10 @@ impl fmt::Debug for VcpuXstate {
 #[cfg(test)]
 #[path = "owner_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "exhaustion_tests.rs"]
+mod exhaustion_tests;
 
 #[cfg(test)]
 #[path = "resize_tests.rs"]

@@ -29,10 +29,13 @@ fn tiles_get_room_at_first_use() {
     assert_eq!((model(&mut cpu).cpu.xfd(), a.xfd()), (tiles.bits(), 0));
     // #NM of the armed XFD, without memory first.
     memory.fail_at = Some(memory.calls);
-    assert!(a.first_use(tiles, &mut cpu, &mut memory).is_err());
+    assert!(matches!(
+        a.first_use(tiles, &mut cpu, &mut memory),
+        FirstUse::Wait(OutOfMemory { bytes: 8192.. })
+    ));
     assert_eq!(
         a.first_use(tiles, &mut cpu, &mut memory),
-        Ok(FirstUse::Retry)
+        FirstUse::Grow(tiles)
     );
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
@@ -42,10 +45,7 @@ fn tiles_get_room_at_first_use() {
     // The guest disables them itself: its own #NM, and no tiles in images.
     assert!(a.in_use(&mut cpu).contains(tiles));
     a.set_xfd(tiles.bits(), cpu.host()).unwrap();
-    assert_eq!(
-        a.first_use(tiles, &mut cpu, &mut memory),
-        Ok(FirstUse::Guests)
-    );
+    assert_eq!(a.first_use(tiles, &mut cpu, &mut memory), FirstUse::Reflect);
     let mut out = vec![0; 20_000];
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
@@ -93,7 +93,7 @@ fn deferred_supervisor_state_gets_room_at_its_first_write() {
     let first = ComponentSet::only(ComponentIndex::CET_U);
     assert_eq!(
         a.first_use(first, &mut cpu, &mut memory),
-        Ok(FirstUse::Retry)
+        FirstUse::Grow(first)
     );
     assert_eq!(a.area_mask().bits(), 0x807);
     a.set_xss(0x1800, &mut cpu, &mut memory).unwrap();

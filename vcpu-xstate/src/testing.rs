@@ -201,6 +201,16 @@ pub struct TestMemory {
     freed: Vec<Vec<Block>>,
 }
 
+impl TestMemory {
+    /// Memory of which this call of `allocate`, counted from 0, fails.
+    pub fn failing_at(call: usize) -> Self {
+        Self {
+            fail_at: Some(call),
+            ..Self::default()
+        }
+    }
+}
+
 impl AreaMemory for TestMemory {
     fn allocate(&mut self, blocks: usize) -> Option<Vec<Block>> {
         let call = self.calls;

@@ -145,8 +145,8 @@ impl World {
             assert!(self.cpus[cpu].hardware().cpu.xfd() & only.bits() != 0);
             let state = &mut self.guests[vcpu].state;
             let first = state.first_use(only, &mut self.cpus[cpu], &mut self.memory);
-            if first != Ok(FirstUse::Retry) {
-                assert!(first.is_err(), "{first:?}");
+            if first != FirstUse::Grow(only) {
+                assert!(matches!(first, FirstUse::Wait(_)), "{first:?}");
                 return;
             }
             self.enter(vcpu, cpu);

@@ -95,12 +95,12 @@ pub fn device_not_available(running: &mut Running<'_>) -> Handled {
     );
     drop(memory);
     match first {
-        Ok(FirstUse::Retry) => {
+        FirstUse::Grow(_) => {
             // IA32_XFD_ERR is the guest's again when it is entered.
             running.reload()?;
             Ok(Next::Resume)
         }
-        Ok(FirstUse::Guests) => {
+        FirstUse::Reflect => {
             // What the processor noted is what the guest finds. It names only
             // components that the guest may disable, so it is accepted.
             let _ = running
@@ -109,7 +109,7 @@ pub fn device_not_available(running: &mut Running<'_>) -> Handled {
                 .set_xfd_err(used, running.pcpu.xstate.host());
             running.raise(Event::exception(vector::NM, None))
         }
-        Err(missing) => Err(needs_memory(running, &missing)),
+        FirstUse::Wait(missing) => Err(needs_memory(running, &missing)),
     }
 }
 
