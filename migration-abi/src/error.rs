@@ -104,7 +104,8 @@ macro_rules! rules {
         ///
         /// Numbers are grouped by format (`0x01xx` registers, `0x02xx` blob,
         /// `0x03xx` frames, `0x04xx` records, `0x05xx` order of records,
-        /// `0x06xx` handover messages; `0x07xx` is [`Refused`](crate::handover::Refused)'s) and are never re-used.
+        /// `0x06xx` handover messages; `0x07xx` is [`Refused`](crate::handover::Refused)'s,
+        /// `0x08xx` other hypervisors' forms) and are never re-used.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Rule { $($(#[$section])* #[doc = $text] $variant = $code,)* }
@@ -214,4 +215,17 @@ rules! {
     HandoverState = 0x0603, "handover-state", "a STATUS names a state of the side that sends it";
     HandoverText = 0x0604, "handover-text", "a message's text is at most 512 bytes of UTF-8 without control characters";
     HandoverType = 0x0605, "handover-type", "a message of the handover has one of its types";
+
+    LegacyImageLength = 0x0801, "legacy-image-length", "an image has at least its legacy region and header";
+    LegacyImageForm = 0x0802, "legacy-image-form", "a form for standard images has no compacted one";
+    LegacyXenLength = 0x0803, "legacy-xen-length", "a Xen record is all there";
+    LegacyXenType = 0x0804, "legacy-xen-type", "a Xen record of extended state has its type code";
+    LegacyXenReserved = 0x0805, "legacy-xen-reserved", "reserved fields of a Xen record are zero";
+    LegacyXenEmpty = 0x0806, "legacy-xen-empty", "a Xen record has no image exactly where XCR0 and what was accumulated are 0";
+    LegacyKvmLength = 0x0807, "legacy-kvm-length", "KVM's buffer has at least 4096 bytes";
+    LegacyXcrsLength = 0x0808, "legacy-xcrs-length", "kvm_xcrs has 392 bytes";
+    LegacyXcrsFlags = 0x0809, "legacy-xcrs-flags", "kvm_xcrs has no flags";
+    LegacyXcrsCount = 0x080a, "legacy-xcrs-count", "kvm_xcrs has at most 16 XCRs";
+    LegacyXcr = 0x080b, "legacy-xcr", "XCR0 is the only XCR";
+    LegacyRoom = 0x080c, "legacy-room", "the buffer has room for what is written";
 }

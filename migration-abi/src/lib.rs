@@ -7,6 +7,7 @@
 //!  registers         one vCPU's registers, vendor-neutral, 640 bytes
 //!  blob              one vCPU's extended state, any host's layout
 //!  handover          who may run the domain, and the messages that move the right
+//!  legacy            Xen's records, KVM's buffers, raw XSAVE images
 //! ```
 //!
 //! Everything here is bytes and their lengths, magics and checksums. What the
@@ -26,7 +27,10 @@ pub mod blob;
 pub mod crc32c;
 pub mod error;
 pub mod handover;
+pub mod legacy;
 pub mod registers;
 pub mod stream;
+#[cfg(feature = "xstate")]
+pub mod xstate;
 
 pub use error::{Allowed, ParseError, Rule};

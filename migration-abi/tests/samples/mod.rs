@@ -3,6 +3,8 @@
 //! when the formats were new; readers must take them for ever.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod legacy;
+pub mod machine;
 pub mod wire;
 
 use migration_abi::blob::v1::{self, EntryFlags};
