@@ -28,8 +28,10 @@ const ARCH_REQ_XCOMP_PERM: c_int = 0x1023;
 /// This processor, as far as a thread may use it.
 #[derive(Clone, Debug)]
 pub struct Processor {
+    enabled: u64,
     xcr0: u64,
     components: Vec<Component>,
+    room_bytes: usize,
     xsavec: bool,
     xsaveopt: bool,
     xgetbv1: bool,
@@ -49,9 +51,9 @@ impl Processor {
         }
         let mut lacks = Vec::new();
         let instructions = machine::instructions();
-        let xcr0 = xgetbv(0);
-        let mut usable = xcr0;
-        if xcr0 & AMX != 0 {
+        let enabled = xgetbv(0);
+        let mut usable = enabled;
+        if enabled & AMX != 0 {
             // SAFETY: arch_prctl with this code reads and writes no memory.
             let refused =
                 unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILEDATA) };
@@ -67,9 +69,15 @@ impl Processor {
             }
             there
         };
+        // Room for all of XCR0, also for what may not be loaded: an image may
+        // be laid out for it.
+        let all = machine::components(enabled);
+        let (_, compacted) = compacted_places(&all, enabled);
         let processor = Self {
+            enabled,
             xcr0: usable,
             components: machine::components(usable),
+            room_bytes: standard_size(&all, enabled).max(compacted),
             xsaveopt: lack(0, "XSAVEOPT"),
             xsavec: lack(1, "XSAVEC"),
             xgetbv1: lack(2, "XGETBV 1"),
@@ -80,7 +88,12 @@ impl Processor {
         Ok(processor)
     }
 
-    /// XCR0, without AMX where the system refuses it.
+    /// XCR0 as it is.
+    pub const fn enabled(&self) -> u64 {
+        self.enabled
+    }
+
+    /// XCR0 without AMX where the system refuses it: what scripts may load.
     pub const fn xcr0(&self) -> u64 {
         self.xcr0
     }
@@ -117,10 +130,8 @@ impl Processor {
 
     /// A buffer in which any image of this processor has room.
     pub fn buffer(&self) -> Buffer {
-        let standard = standard_size(&self.components, self.xcr0);
-        let (_, compacted) = compacted_places(&self.components, self.xcr0);
         // A processor may read whole lines at the end.
-        let lines = standard.max(compacted).div_ceil(64) + 1;
+        let lines = self.room_bytes.div_ceil(64) + 1;
         Buffer(vec![Line([0; 64]); lines])
     }
 

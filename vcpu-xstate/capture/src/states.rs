@@ -126,10 +126,13 @@ impl Frame<'_> {
         let mut put = |at: usize, value: u64, bytes: usize| {
             image[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
         };
-        // FCW: masks, precision, rounding; bit 6 is always set. FSW without a
-        // pending exception: flags alone would not agree with ES.
-        put(0, random.next_u64() & 0x0f3f | 0x40, 2);
-        put(2, random.next_u64() & 0x7f40, 2);
+        // FCW: masks, precision, rounding; bit 6 is always set. FSW: ES and B
+        // say whether an exception is pending that FCW does not mask.
+        let fcw = random.next_u64() & 0x0f3f | 0x40;
+        let flags = random.next_u64() & 0x7f7f;
+        let pending = flags & !fcw & 0x3f != 0;
+        put(0, fcw, 2);
+        put(2, flags | if pending { 0x8080 } else { 0 }, 2);
         put(4, random.next_u64(), 1);
         put(6, random.next_u64() & 0x07ff, 2);
         put(8, random.next_u64() >> 17, 8);

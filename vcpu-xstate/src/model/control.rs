@@ -5,6 +5,7 @@
 
 use super::Cpu;
 use super::fault::{Fault, Reason};
+use super::registers::MXCSR_INIT;
 use crate::component::ComponentIndex;
 
 impl Cpu {
@@ -62,7 +63,13 @@ impl Cpu {
         self.xcr_usable()?;
         match ecx {
             0 => Ok(self.xcr0),
-            1 if self.machine.xgetbv1 => Ok(self.xcr0 & self.xinuse()),
+            // XINUSE[1] is of the XMM registers alone, yet this reads as 1 with
+            // an MXCSR that is not INIT: measured on Zen 5 and on Intel
+            // processors with AMX, whose XSAVE leaves XSTATE_BV[1] clear then.
+            1 if self.machine.xgetbv1 => {
+                let mxcsr = u64::from(self.registers.mxcsr != MXCSR_INIT) << 1;
+                Ok(self.xcr0 & (self.xinuse() | mxcsr))
+            }
             _ => Err(Reason::XcrIndex(ecx).into()),
         }
     }
