@@ -4,10 +4,13 @@ mod bench;
 mod build;
 mod capture;
 mod console;
+mod fuzz;
 mod image;
 mod inspect;
 mod machines;
 mod migrate;
+mod miri;
+mod nightly;
 mod qemu;
 mod run;
 mod setup;
@@ -60,6 +63,10 @@ enum Task {
     Bench(bench::Options),
     /// Explain a blob, a migration stream or an XSAVE image.
     Inspect(inspect::InspectOptions),
+    /// Fuzz the libraries (libFuzzer; needs a nightly toolchain).
+    Fuzz(fuzz::Args),
+    /// Run the libraries' tests under Miri (needs a nightly toolchain).
+    Miri,
     /// Check the rules of this repository.
     Tidy,
 }
@@ -137,7 +144,7 @@ fn main() -> ExitCode {
 
 /// Does the task. False is a failure that has been reported already.
 fn dispatch(cli: Cli) -> Result<bool> {
-    let workspace = Workspace::find()?;
+    let workspace = Workspace::find(!cli.no_install)?;
     let needs = |lints| {
         setup::ensure(
             &workspace,
@@ -194,6 +201,8 @@ fn dispatch(cli: Cli) -> Result<bool> {
             return bench::run(&workspace, &options);
         }
         Task::Inspect(options) => return inspect::run(&workspace, &options),
+        Task::Fuzz(args) => return fuzz::run(&workspace, &args),
+        Task::Miri => return miri::run(&workspace),
         Task::Tidy => {
             needs(false)?;
             tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;

@@ -13,12 +13,14 @@ pub const BARE_TARGET: &str = "x86_64-unknown-none";
 pub struct Workspace {
     root: PathBuf,
     target: PathBuf,
+    may_install: bool,
 }
 
 impl Workspace {
     /// Finds the repository from the environment that `cargo run` sets, or else
-    /// from the current directory upwards.
-    pub fn find() -> Result<Self> {
+    /// from the current directory upwards. `may_install` says whether what a
+    /// task lacks may be installed.
+    pub fn find(may_install: bool) -> Result<Self> {
         let root = match std::env::var_os("CARGO_MANIFEST_DIR") {
             Some(dir) => Path::new(&dir)
                 .parent()
@@ -44,7 +46,11 @@ impl Workspace {
             .as_str()
             .context("cargo metadata names no target directory")?
             .into();
-        Ok(Self { root, target })
+        Ok(Self {
+            root,
+            target,
+            may_install,
+        })
     }
 
     /// The repository's top directory.
@@ -55,6 +61,11 @@ impl Workspace {
     /// Cargo's target directory.
     pub fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// Whether what a task lacks may be installed.
+    pub const fn may_install(&self) -> bool {
+        self.may_install
     }
 
     /// Where the logs of emulated machines go.

@@ -71,13 +71,18 @@ pub fn test(workspace: &Workspace) -> Result<Tally> {
         }
     } else if tally == Tally::default() {
         bail!("cargo test ran no test at all");
+    } else {
+        said(&text).for_each(|line| eprintln!("       {line}"));
     }
     Ok(tally)
 }
 
-/// Adds up the result lines that each test program prints.
-fn count(text: &str) -> Tally {
-    text.lines()
+/// Adds up the result lines that each test program prints. A test that could
+/// not run says `skipped: why` on a line of its own; to its program it passed.
+pub(super) fn count(text: &str) -> Tally {
+    let said = said(text).filter(|line| line.starts_with(SKIPPED)).count();
+    let tally = text
+        .lines()
         .filter_map(|line| line.trim().strip_prefix("test result: "))
         .fold(Tally::default(), |tally, line| {
             let number = |what: &str| {
@@ -90,6 +95,38 @@ fn count(text: &str) -> Tally {
                 failed: number("failed"),
                 skipped: number("ignored"),
             })
+        });
+    Tally {
+        passed: tally.passed.saturating_sub(said),
+        skipped: tally.skipped + said,
+        ..tally
+    }
+}
+
+/// How a test begins that says why it did not run.
+const SKIPPED: &str = "skipped: ";
+
+/// What the tests themselves said: figures that they close with, and why they
+/// did not run. The rest is their programs' own.
+pub(super) fn said(text: &str) -> impl Iterator<Item = &str> {
+    let own = [
+        "running ",
+        "test ",
+        "test result: ",
+        "Running ",
+        "Doc-tests ",
+    ];
+    text.lines()
+        .map(|line| {
+            // One test at a time, its name has no line end before what it says.
+            let behind = line
+                .strip_prefix("test ")
+                .and_then(|l| l.split_once(" ... "));
+            behind.map_or(line.trim(), |(_, said)| said.trim())
+        })
+        .filter(move |line| {
+            let verdict = ["ok", "FAILED", "ignored", "."].contains(line);
+            !line.is_empty() && !verdict && !own.iter().any(|own| line.starts_with(own))
         })
 }
 
@@ -146,6 +183,33 @@ mod tests {
             }
         );
         assert_eq!(count("nothing"), Tally::default());
+    }
+
+    #[test]
+    fn a_test_that_did_not_run_is_no_test_that_passed() {
+        let text = "running 3 tests\n\
+            skipped: no such device opens here\n\
+            test kvm ... ok\n\
+            test images ... images: 84 pairs checked, 0 skipped\nok\n\
+            test pkru ... skipped: CR4.PKE is clear\nok\n\
+            test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.03s\n";
+        assert_eq!(
+            count(text),
+            Tally {
+                passed: 1,
+                failed: 0,
+                skipped: 2
+            }
+        );
+        let said: Vec<&str> = said(text).collect();
+        assert_eq!(
+            said,
+            [
+                "skipped: no such device opens here",
+                "images: 84 pairs checked, 0 skipped",
+                "skipped: CR4.PKE is clear"
+            ]
+        );
     }
 
     #[test]

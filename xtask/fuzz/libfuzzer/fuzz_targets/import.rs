@@ -1,0 +1,4 @@
+//! `import` for libFuzzer; what it does is in `xferry_fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| xferry_fuzz::import::run(data));
