@@ -41,7 +41,7 @@ pub mod receiver;
 pub mod source;
 mod tombstones;
 
-pub use message::{Body, HANDOVER_VERSION, Message, Reason, Role};
+pub use message::{Body, HANDOVER_VERSION, MAX_TEXT_BYTES, Message, Reason, Role};
 pub use tombstones::Tombstones;
 
 use crate::stream::RecordType;
