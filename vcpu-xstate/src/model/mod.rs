@@ -284,3 +284,6 @@ impl Cpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

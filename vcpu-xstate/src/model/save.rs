@@ -145,7 +145,7 @@ impl Cpu {
             let there = memory
                 .get(XSTATE_BV..)
                 .and_then(|rest| rest.first_chunk())
-                .ok_or(Reason::Outside(XSTATE_BV as u64))?;
+                .ok_or(Reason::Outside(XSTATE_BV.max(memory.len()) as u64))?;
             let kept = u64::from_le_bytes(*there) & !rfbm;
             (kept | used).to_le_bytes().to_vec()
         };
