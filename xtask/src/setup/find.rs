@@ -18,6 +18,9 @@ pub fn missing(workspace: &Workspace, lints: bool) -> Vec<Missing> {
                 missing.push(Missing::RustComponent(component));
             }
         }
+        if !in_path("cc") {
+            missing.push(Missing::Cc);
+        }
     }
     match qemu_version() {
         Some(version) if version >= OLDEST_QEMU => {}

@@ -33,6 +33,8 @@ pub enum Missing {
     Xorriso,
     /// The tools for FAT images that GRUB's image tool calls.
     Mtools,
+    /// A C compiler, for the header and the examples in C.
+    Cc,
 }
 
 impl Missing {
@@ -44,6 +46,7 @@ impl Missing {
             Self::Grub => &["grub-common", "grub-pc-bin"],
             Self::Xorriso => &["xorriso"],
             Self::Mtools => &["mtools"],
+            Self::Cc => &["gcc", "libc6-dev"],
         }
     }
 }
@@ -70,6 +73,7 @@ impl std::fmt::Display for Missing {
             ),
             Self::Xorriso => write!(f, "xorriso"),
             Self::Mtools => write!(f, "mtools (mformat, mcopy)"),
+            Self::Cc => write!(f, "a C compiler: cc"),
         }
     }
 }
@@ -79,7 +83,7 @@ impl std::fmt::Display for Missing {
 pub struct Options {
     /// Whether what is missing may be installed.
     pub install: bool,
-    /// Whether rustfmt and clippy are needed too.
+    /// Whether what only tests need is wanted too: rustfmt, clippy, a C compiler.
     pub lints: bool,
 }
 

@@ -4,6 +4,7 @@ mod boot;
 mod cargo;
 mod faults;
 mod hostile;
+mod kaitai;
 mod proof;
 
 use std::time::Instant;
@@ -77,6 +78,7 @@ const STEPS: &[(&str, Step)] = &[
     ("build", build_all),
     ("tidy", tidy_all),
     ("unit and property tests", cargo::test),
+    ("kaitai", kaitai::play),
     ("bench smoke", bench::smoke),
     ("miri", proof::miri),
     ("fuzz", proof::fuzz),
