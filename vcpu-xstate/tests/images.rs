@@ -15,6 +15,7 @@ use xstate_capture::corpus::{Component, Corpus, DIFFER, Record};
 use xstate_capture::restored::{self, Form as Stored};
 
 const OWN: &[u8] = include_bytes!("data/images-intel-amx.bin");
+const PKRU: u64 = 1 << 9;
 const SSE: ComponentSet = ComponentSet::from_bits_retain(2);
 
 /// A machine's layout as the corpus tells it, for this crate and for the plain code.
@@ -52,17 +53,28 @@ impl Layout {
     }
 
     /// A machine with the same components at other places: in reverse order,
-    /// with gaps, and aligned where this one is not.
+    /// with gaps, aligned where this one is not, and with a component of eight
+    /// bytes among them, so that alignment makes holes.
     fn elsewhere(&self) -> Self {
-        let mut offset = 576;
         let mut components = self.corpus.components.clone();
+        let mut xcr0 = self.corpus.xcr0;
+        if xcr0 & PKRU == 0 {
+            xcr0 |= PKRU;
+            components.push(Component {
+                index: PKRU.trailing_zeros(),
+                size: 8,
+                offset: 0,
+                traits: 2,
+            });
+        }
+        let mut offset = 576;
         for component in components.iter_mut().rev() {
             offset += 64;
             component.offset = offset;
             component.traits ^= 2;
             offset += component.size;
         }
-        Self::new(self.corpus.xcr0, components, self.mxcsr_mask).expect("a geometry")
+        Self::new(xcr0, components, self.mxcsr_mask).expect("a geometry")
     }
 
     /// The registers after INIT and a restore of `image` with all of XCR0, as
@@ -88,17 +100,17 @@ impl Layout {
         let here = restored::registers(&self.corpus, stored, image, rfbm, self.mxcsr_mask)
             .ok_or("#PF: the image ends")?;
         // Moved by plain code to where `home` has them.
-        let mut moved = vec![0; restored::standard_size(&home.corpus.components, rfbm)];
+        let home_bytes = restored::standard_size(&home.corpus.components, home.corpus.xcr0);
+        let mut moved = vec![0; home_bytes];
         moved[..576].copy_from_slice(&here[..576]);
         for from in &self.corpus.components {
-            let to = home
-                .corpus
-                .components
-                .iter()
-                .find(|c| c.index == from.index);
-            let to = to.ok_or("a component that is not at home")?.offset as usize;
             let bytes = &here[from.offset as usize..][..from.size as usize];
-            moved[to..to + bytes.len()].copy_from_slice(bytes);
+            let at_home = |to: &&Component| to.index == from.index;
+            match home.corpus.components.iter().find(at_home) {
+                Some(to) => moved[to.offset as usize..][..bytes.len()].copy_from_slice(bytes),
+                None if bytes.iter().all(|byte| *byte == 0) => {}
+                None => return Err("state of a component that was not there".into()),
+            }
         }
         Ok(moved)
     }
@@ -160,7 +172,6 @@ fn check(layout: &Layout, elsewhere: &Layout, record: &Record) -> Result<(), Str
     if let Some(what) = restored::unexplained(&layout.corpus, mask, record) {
         return Err(format!("the stored images are not explained: {what}"));
     }
-    let all = ComponentSet::from_bits_retain(layout.corpus.xcr0);
     let sources = sources(layout, record);
     let canonicals = [0, 1].map(|i| canonical(layout, &sources[i]));
     for (source, canonical) in sources.iter().zip(&canonicals) {
@@ -180,6 +191,7 @@ fn check(layout: &Layout, elsewhere: &Layout, record: &Record) -> Result<(), Str
         judge("canonical", layout, Form::Compacted, canonical)?;
         for (place, there) in [("here", layout), ("elsewhere", elsewhere)] {
             for form in [Form::Standard, Form::Compacted] {
+                let all = ComponentSet::from_bits_retain(there.corpus.xcr0);
                 for layout in [source.taken.union(ComponentSet::LEGACY), all] {
                     let target = Target {
                         geometry: &there.geometry,
