@@ -68,6 +68,7 @@ pub struct Area {
     mask: ComponentSet,
     format: Format,
     size_bytes: usize,
+    layout_id: u64,
 }
 
 impl Area {
@@ -92,6 +93,7 @@ impl Area {
             mask,
             format,
             size_bytes,
+            layout_id: geometry.id(format),
         };
         area.set_init();
         Ok(area)
@@ -173,6 +175,21 @@ impl Area {
     /// Bytes of the image: the buffer is this, rounded up to 64.
     pub const fn size_bytes(&self) -> usize {
         self.size_bytes
+    }
+
+    /// The layout that it was made for: [`Geometry::id`].
+    pub const fn layout_id(&self) -> u64 {
+        self.layout_id
+    }
+
+    /// Where its image begins, aligned to 64; valid for all of it.
+    pub(crate) const fn start(&self) -> *const u8 {
+        self.buffer.as_ptr().cast()
+    }
+
+    /// As [`start`](Self::start), to be written.
+    pub(crate) const fn start_mut(&mut self) -> *mut u8 {
+        self.buffer.as_mut_ptr().cast()
     }
 
     /// The image's bytes.

@@ -287,6 +287,11 @@ impl HostXstate {
         &self.geometry
     }
 
+    /// [`Geometry::id`] of its areas.
+    pub const fn layout_id(&self) -> u64 {
+        self.geometry.id(self.format())
+    }
+
     /// The members of the XSAVE family that it has.
     pub const fn instructions(&self) -> Instructions {
         self.instructions

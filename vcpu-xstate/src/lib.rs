@@ -5,7 +5,7 @@
 //! [`xfd`]), how large a vCPU's image must be ([`masks`], [`area`]), how one
 //! form becomes another ([`convert`]), what of an image from elsewhere may be
 //! believed ([`mod@validate`]), who owns a vCPU's state at any moment
-//! ([`owner`], [`percpu`]), and how one component of it is changed wherever it
+//! ([`owner`], [`percpu`]), what changes between two of them ([`switch`]), and how one component of it is changed wherever it
 //! lives ([`update`], [`views`]). It executes nothing: [`hw`] alone holds the
 //! instructions, and every query of the processor is injected, so all of it
 //! runs and is tested on any host. [`model`] is a CPU in software, written from
@@ -33,6 +33,7 @@ pub mod policy;
 pub mod resize;
 pub mod selftest;
 pub mod status;
+pub mod switch;
 pub mod transit;
 pub mod update;
 pub mod validate;

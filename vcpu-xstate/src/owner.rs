@@ -30,23 +30,16 @@ use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
 use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, armed, needs_room};
-use crate::percpu::{CpuId, PcpuXstate, Version};
+use crate::percpu::PcpuXstate;
+use crate::switch::{Tag, Version};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
 use crate::xfd::{HeldBack, Xfd, XfdError, first_use_verdict, xfd_verdict};
 use crate::xss::{Xss, XssError, xss_verdict};
 
 pub use crate::status::{ComponentStatus, Use};
+pub use crate::switch::Home;
 pub use crate::transit::{ExportError, Exported, ImportError};
 pub use crate::xfd::FirstUse;
-
-/// Where a vCPU's state is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Home {
-    /// In its area.
-    Memory,
-    /// In the registers of this processor.
-    Registers(CpuId),
-}
 
 /// Why XSETBV of a guest cannot be carried out now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +62,7 @@ pub enum WriteXssError {
 
 /// The extended state of one vCPU.
 pub struct VcpuXstate {
-    pub(crate) tag: u64,
+    pub(crate) tag: Tag,
     pub(crate) policy: XstatePolicy,
     pub(crate) xcr0: Xcr0,
     pub(crate) xss: Xss,
@@ -83,7 +76,7 @@ pub struct VcpuXstate {
 
 impl VcpuXstate {
     /// The state of a vCPU after reset. `tag` was never used before on this
-    /// machine. A policy beyond what `host` offers is cut to it.
+    /// machine, and is not `u64::MAX`. A policy beyond what `host` offers is cut to it.
     ///
     /// # Errors
     /// No memory for its area.
@@ -97,7 +90,7 @@ impl VcpuXstate {
         let accum = policy.initial_accum(host.geometry().supervisor());
         let mask = policy.area(accum);
         Ok(Self {
-            tag,
+            tag: Tag::new(tag),
             policy,
             xcr0: Xcr0::RESET,
             xss: Xss::RESET,
@@ -311,7 +304,7 @@ impl VcpuXstate {
         self.policy.mask.intersection(host.geometry().xfd_capable())
     }
 
-    pub(crate) const fn tag(&self) -> u64 {
+    pub(crate) const fn tag(&self) -> Tag {
         self.tag
     }
 
@@ -354,7 +347,10 @@ impl fmt::Debug for VcpuXstate {
         write!(
             f,
             "extended state of vCPU {:#x} ({:?}, generation {}, {:?})",
-            self.tag, self.home, self.generation, self.area
+            self.tag.number(),
+            self.home,
+            self.generation,
+            self.area
         )
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ComponentIndex;
+use crate::CpuId;
 use crate::XstatePolicy;
 use crate::header::COMPACTED;
 use crate::hw::Modelled;
@@ -361,4 +362,16 @@ fn discard_clears_the_registers_uinv_too() {
     let offered = cpu.host().offered();
     assert_eq!(not_init(&mut cpu, offered), set(0));
     cpu.load(&mut b).unwrap();
+}
+
+/// Two machines of one form, whose images differ in size: the smaller area
+/// would be written beyond its end.
+#[test]
+#[should_panic(expected = "an area of another machine")]
+fn an_area_of_another_machine_is_not_used() {
+    let mut memory = TestMemory::default();
+    let small = cpu_of(host(qemu_max(), 0x5), 0);
+    let mut large = cpu_of(host(bochs_sapphire_rapids(), 0x5), 0);
+    let mut a = vcpu(1, 0x207, &small, &mut memory);
+    let _ = large.load(&mut a);
 }

@@ -8,6 +8,7 @@ use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::hw::{Controls, Hardware, RegisterFile, RestoreFault};
 use crate::owner::{Home, VcpuXstate};
 use crate::selftest;
+use crate::switch::{self, Live, Side, Switch, Tag, Version};
 use crate::values::BadValue;
 
 /// Number of a physical processor.
@@ -20,34 +21,26 @@ impl fmt::Debug for CpuId {
     }
 }
 
-/// Which version of which vCPU's state: the proof that a restore can be left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub tag: u64,
-    pub generation: u64,
-}
-
 /// The extended state of one physical processor.
 pub struct PcpuXstate<H> {
     cpu: CpuId,
-    host: HostXstate,
     registers: RegisterFile<H>,
     /// The vCPU whose state the registers own: it is nowhere else.
-    owner: Option<u64>,
+    owner: Option<Tag>,
     /// What the registers were last loaded with and, where `owner` is `None`,
     /// still are a copy of.
-    last_loaded: Option<Version>,
+    copy: Option<Version>,
 }
 
 impl<H: Hardware> PcpuXstate<H> {
-    /// The processor that executes this. CR4.OSXSAVE is set, CR0.TS clear.
+    /// The processor that executes this. CR4.OSXSAVE is set, CR0.TS clear, and
+    /// where there is PKU, CR4.PKE is set.
     pub const fn new(cpu: CpuId, hardware: H, host: HostXstate) -> Self {
         Self {
             cpu,
-            host,
-            registers: RegisterFile::new(hardware),
+            registers: RegisterFile::new(hardware, host),
             owner: None,
-            last_loaded: None,
+            copy: None,
         }
     }
 
@@ -58,13 +51,40 @@ impl<H: Hardware> PcpuXstate<H> {
 
     /// What it has.
     pub const fn host(&self) -> &HostXstate {
-        &self.host
+        self.registers.host()
     }
 
     /// Leaves components out of what it offers, before it has run a vCPU.
     pub fn restrict(&mut self, components: ComponentSet) {
-        self.host.restrict(components);
+        self.registers.restrict(components);
         self.reset();
+    }
+
+    /// What its registers hold.
+    #[inline]
+    pub const fn live(&self) -> Live {
+        Live {
+            cpu: self.cpu,
+            owner: self.owner,
+            copy: self.copy,
+            controls: self.registers.live(),
+        }
+    }
+
+    /// From one vCPU to another: saves `from`, then puts the state of `to`
+    /// into the registers, each only if it is not where it should be already.
+    ///
+    /// Panics where [`switch::plan`] finds a mistake of the host.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); `from` is saved.
+    pub fn switch(
+        &mut self,
+        from: &mut VcpuXstate,
+        to: &mut VcpuXstate,
+    ) -> Result<(), RestoreFault> {
+        let plan = self.plan(Some(from), Some(to));
+        self.carry_out(&plan, Some(from), Some(to))
     }
 
     /// Puts the vCPU's state into the registers, unless it is there already.
@@ -74,25 +94,8 @@ impl<H: Hardware> PcpuXstate<H> {
     /// The processor refused the image (a broken promise of validation): the
     /// registers are INIT, and the vCPU must not run again.
     pub fn load(&mut self, vcpu: &mut VcpuXstate) -> Result<(), RestoreFault> {
-        match vcpu.home() {
-            Home::Registers(cpu) => {
-                assert_eq!(cpu, self.cpu, "{vcpu:?} was not saved there");
-                assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
-                return Ok(());
-            }
-            Home::Memory => {}
-        }
-        assert_eq!(self.owner, None, "the last vCPU was not saved");
-        if self.last_loaded != Some(vcpu.version()) {
-            self.last_loaded = None;
-            self.registers.restore(&self.host, vcpu.area())?;
-        }
-        // A new version: whoever has seen an older one, another processor or a
-        // prepared change, is out of date once the vCPU runs.
-        self.last_loaded = Some(vcpu.next_version());
-        self.owner = Some(vcpu.tag());
-        vcpu.set_home(Home::Registers(self.cpu));
-        Ok(())
+        let plan = self.plan(None, Some(vcpu));
+        self.carry_out(&plan, None, Some(vcpu))
     }
 
     /// Brings the vCPU's state to memory if this processor has it. The
@@ -101,17 +104,58 @@ impl<H: Hardware> PcpuXstate<H> {
     ///
     /// Panics if another processor has it: that one must save it.
     pub fn save(&mut self, vcpu: &mut VcpuXstate) {
-        match vcpu.home() {
-            Home::Memory => return,
-            Home::Registers(cpu) => assert_eq!(cpu, self.cpu, "{vcpu:?} is in another processor"),
+        let plan = self.plan(Some(vcpu), None);
+        let saved = self.carry_out(&plan, Some(vcpu), None);
+        debug_assert!(saved.is_ok(), "a save restores nothing");
+    }
+
+    #[inline(always)]
+    fn plan(&self, from: Option<&VcpuXstate>, to: Option<&VcpuXstate>) -> Switch {
+        let side = |vcpu: &VcpuXstate| Side {
+            version: vcpu.version(),
+            home: vcpu.home(),
+        };
+        let (from, to) = (from.map(side), to.map(side));
+        let machine = self.registers.machine();
+        match switch::plan(machine, &self.live(), from.as_ref(), to.as_ref()) {
+            Ok(plan) => plan,
+            Err(mistake) => impossible(&mistake),
         }
-        assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
-        self.registers.save(&self.host, vcpu.area_mut());
-        vcpu.saved();
-        self.owner = None;
-        if self.host.save_instruction() == SaveInstruction::Xsaves {
-            self.last_loaded = None;
+    }
+
+    /// The mechanism: what the plan says, in its order, and what is then true.
+    #[inline(always)]
+    fn carry_out(
+        &mut self,
+        plan: &Switch,
+        from: Option<&mut VcpuXstate>,
+        to: Option<&mut VcpuXstate>,
+    ) -> Result<(), RestoreFault> {
+        if plan.host.is_some() {
+            self.registers.set_host();
         }
+        if let (Some(instruction), Some(from)) = (plan.save, from) {
+            self.registers.save(from.area_mut());
+            from.saved();
+            self.owner = None;
+            if instruction == SaveInstruction::Xsaves {
+                self.copy = None;
+            }
+        }
+        if let (true, Some(to)) = (plan.adopt, to) {
+            if plan.restore.is_some() {
+                // Until it has succeeded, the registers are nobody's.
+                self.copy = None;
+                self.registers.restore(to.area())?;
+            }
+            // A new version: whoever has seen an older one, another processor
+            // or a prepared change, is out of date once the vCPU runs.
+            let version = to.next_version();
+            to.set_home(Home::Registers(self.cpu));
+            self.copy = Some(version);
+            self.owner = Some(version.tag);
+        }
+        Ok(())
     }
 
     /// Puts the guest's XCR0, IA32_XSS, IA32_XFD (with what the hypervisor
@@ -126,15 +170,15 @@ impl<H: Hardware> PcpuXstate<H> {
         let controls = Controls {
             xcr0: vcpu.xcr0(),
             xss: vcpu.xss(),
-            xfd: vcpu.hardware_xfd(&self.host).bits(),
+            xfd: vcpu.hardware_xfd(self.host()).bits(),
             xfd_err: vcpu.xfd_err(),
         };
-        self.registers.set(&self.host, controls);
+        self.registers.set(controls);
     }
 
     /// What a #NM that was intercepted left in IA32_XFD_ERR.
     pub fn read_xfd_err(&mut self) -> u64 {
-        self.registers.read_xfd_err(&self.host)
+        self.registers.read_xfd_err()
     }
 
     /// Reads one component of the vCPU, which is loaded, if that takes no save;
@@ -146,7 +190,7 @@ impl<H: Hardware> PcpuXstate<H> {
         out: &mut [u8],
     ) -> bool {
         assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
-        self.registers.read_component(&self.host, component, out)
+        self.registers.read_component(component, out)
     }
 
     /// Writes one component of the vCPU, which is loaded, where
@@ -159,7 +203,7 @@ impl<H: Hardware> PcpuXstate<H> {
         bytes: &[u8],
     ) -> Result<(), BadValue> {
         assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
-        self.registers.write_component(&self.host, component, bytes)
+        self.registers.write_component(component, bytes)
     }
 
     /// Gives up a vCPU whose state in the registers is not wanted any more:
@@ -167,7 +211,7 @@ impl<H: Hardware> PcpuXstate<H> {
     pub(crate) fn abandon(&mut self, vcpu: &mut VcpuXstate) {
         if vcpu.home() == Home::Registers(self.cpu) {
             self.owner = None;
-            self.last_loaded = None;
+            self.copy = None;
             vcpu.set_home(Home::Memory);
         }
         assert_eq!(
@@ -181,15 +225,15 @@ impl<H: Hardware> PcpuXstate<H> {
     /// it stays for the next one (UINV too: with it live, XRSTORS faults).
     pub fn discard(&mut self) {
         self.owner = None;
-        self.last_loaded = None;
-        self.registers.clear(&self.host);
+        self.copy = None;
+        self.registers.clear();
     }
 
     /// The processor has come up (boot, hotplug, resume): nothing that was
     /// known of its registers holds.
     pub fn reset(&mut self) {
         assert_eq!(self.owner, None, "a vCPU's state was lost");
-        self.last_loaded = None;
+        self.copy = None;
         self.registers.forget();
     }
 
@@ -204,10 +248,10 @@ impl<H: Hardware> PcpuXstate<H> {
         memory: &mut impl AreaMemory,
     ) -> Result<selftest::Report, OutOfMemory> {
         assert_eq!(self.owner, None, "a vCPU is loaded");
-        self.last_loaded = None;
-        let geometry = self.host.geometry().clone();
-        let mask = self.host.offered();
-        let format = self.host.format();
+        self.copy = None;
+        let geometry = self.host().geometry().clone();
+        let mask = self.host().offered();
+        let format = self.host().format();
         // Two areas: a save to where the last restore came from may leave out
         // what did not change, and the test would compare memory with itself.
         let mut from = Area::new(&geometry, format, mask, memory)?;
@@ -223,15 +267,15 @@ impl<H: Hardware> PcpuXstate<H> {
         for component in mask.intersection(ComponentSet::NAMED) {
             selftest::put_pattern(&mut from, &geometry, component, 0x5a);
             selftest::scramble(&mut to);
-            let survives = self.registers.restore(&self.host, &from).is_ok() && {
-                self.registers.save(&self.host, &mut to);
+            let survives = self.registers.restore(&from).is_ok() && {
+                self.registers.save(&mut to);
                 selftest::same(component, &from.image(&geometry), &to.image(&geometry))
             };
             report.add(component, survives);
         }
         from.release(memory);
         to.release(memory);
-        self.registers.clear(&self.host);
+        self.registers.clear();
         self.restrict(report.failed());
         Ok(report)
     }
@@ -247,4 +291,11 @@ impl<H: Hardware> PcpuXstate<H> {
     pub const fn hardware_mut(&mut self) -> &mut H {
         self.registers.hardware_mut()
     }
+}
+
+/// A switch that cannot be planned is a broken invariant of the host.
+#[cold]
+#[inline(never)]
+fn impossible(mistake: &switch::Mistake) -> ! {
+    panic!("{mistake}")
 }

@@ -10,7 +10,8 @@ use crate::error::broken_rules;
 use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, needs_room};
 use crate::owner::VcpuXstate;
-use crate::percpu::{PcpuXstate, Version};
+use crate::percpu::PcpuXstate;
+use crate::switch::Version;
 use crate::xcr0::Xcr0;
 
 /// Why a vCPU cannot take a policy; it keeps what it has.

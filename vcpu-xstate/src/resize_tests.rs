@@ -3,6 +3,7 @@
 use super::tests::{Cpu, model, not_init, policy, qemu, rapids, set, vcpu};
 use super::*;
 use crate::ComponentIndex;
+use crate::CpuId;
 use crate::XstatePolicy;
 use crate::header::COMPACTED;
 use crate::layout::MIN_IMAGE_BYTES;

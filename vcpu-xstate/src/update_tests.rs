@@ -3,6 +3,7 @@
 use super::tests::{Cpu, cpu_of, model, rapids, set, vcpu};
 use super::*;
 use crate::ComponentIndex;
+use crate::CpuId;
 use crate::layout::{Form, Geometry};
 use crate::model::{InitTracking, Registers};
 use crate::selftest::pattern;

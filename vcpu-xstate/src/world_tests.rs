@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ComponentIndex;
+use crate::CpuId;
 use crate::XstatePolicy;
 use crate::hw::Modelled;
 use crate::model::{InitTracking, Registers};

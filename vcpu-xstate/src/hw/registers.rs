@@ -1,12 +1,13 @@
 //! The one setter of a processor's extended-state registers, safe to use.
 
-use super::{ComponentMsr, Hardware, RestoreFault, RestoreInstruction};
+use super::{ComponentMsr, Hardware, RestoreFault};
 use crate::area::{Area, Block};
 use crate::component::{ComponentIndex, ComponentSet};
-use crate::cpuid::{HostXstate, SaveInstruction};
+use crate::cpuid::HostXstate;
 use crate::header::XsaveHeader;
 use crate::layout::{Form, LEGACY_BYTES};
 use crate::legacy::LegacyRegion;
+use crate::switch::{self, LiveControls, Machine, Writes};
 use crate::values::{self, BadValue};
 use zerocopy::IntoBytes;
 
@@ -26,23 +27,48 @@ pub struct Controls {
 /// A processor's extended-state registers.
 pub struct RegisterFile<H> {
     hardware: H,
-    /// What the control registers hold; `None` until written, because another
-    /// system, or this one before a suspend, may have left anything there.
-    live: Option<Controls>,
+    host: HostXstate,
+    machine: Machine,
+    live: LiveControls,
 }
 
 impl<H: Hardware> RegisterFile<H> {
-    /// The registers of the processor that runs this.
-    pub const fn new(hardware: H) -> Self {
+    /// The registers of the processor that runs this, which has what `host`
+    /// says.
+    pub const fn new(hardware: H, host: HostXstate) -> Self {
         Self {
             hardware,
-            live: None,
+            machine: Machine::of(&host),
+            host,
+            live: LiveControls::Unknown,
         }
     }
 
     /// Forgets what the control registers hold: the processor has come up.
-    pub fn forget(&mut self) {
-        self.live = None;
+    pub const fn forget(&mut self) {
+        self.live = LiveControls::Unknown;
+    }
+
+    /// Leaves components out of what is offered.
+    pub fn restrict(&mut self, components: ComponentSet) {
+        self.host.restrict(components);
+        self.machine = Machine::of(&self.host);
+        self.forget();
+    }
+
+    /// What the processor has.
+    pub const fn host(&self) -> &HostXstate {
+        &self.host
+    }
+
+    /// What of it a switch asks for.
+    pub const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What the control registers hold.
+    pub const fn live(&self) -> LiveControls {
+        self.live
     }
 
     /// The implementation underneath.
@@ -60,65 +86,61 @@ impl<H: Hardware> RegisterFile<H> {
     ///
     /// Panics where `wanted` exceeds what `host` offers: no guest's value gets
     /// here without a verdict, so this is a broken invariant of the host.
-    pub fn set(&mut self, host: &HostXstate, wanted: Controls) {
-        let capable = host.geometry().xfd_capable().bits();
+    pub fn set(&mut self, wanted: Controls) {
+        let capable = self.host.geometry().xfd_capable().bits();
         assert!(
-            wanted.xcr0 & !host.user().bits() == 0
-                && wanted.xss & !host.supervisor().bits() == 0
+            wanted.xcr0 & !self.machine.xcr0 == 0
+                && wanted.xss & !self.machine.xss == 0
                 && (wanted.xfd | wanted.xfd_err) & !capable == 0,
             "control registers beyond the host's: {wanted:x?}"
         );
-        let has = host.instructions();
-        let live = self.live;
-        let differs =
-            |value: fn(&Controls) -> u64| live.is_none_or(|live| value(&live) != value(&wanted));
-        // SAFETY: the assertion above bounds each value by what the processor
-        // supports, XCR0 passed `xcr0_verdict` or is the host's own, and the
-        // host is compiled without vector registers. XSS and XFD are written
-        // only where CPUID lists them.
-        unsafe {
-            if differs(|c| c.xcr0) {
-                self.hardware.write_xcr0(wanted.xcr0);
-            }
-            if has.xsaves && differs(|c| c.xss) {
-                self.hardware.write_xss(wanted.xss);
-            }
-            if has.xfd && differs(|c| c.xfd) {
-                self.hardware.write_xfd(wanted.xfd);
-            }
-            if has.xfd && differs(|c| c.xfd_err) {
-                self.hardware.write_xfd_err(wanted.xfd_err);
-            }
-        }
-        self.live = Some(wanted);
+        self.write(switch::writes(&self.machine, &self.live, &wanted));
+        self.live = LiveControls::after(&self.machine, wanted);
     }
 
     /// Makes live what is the host's: everything offered, nothing disabled.
     /// State is never saved or restored under a guest's own values: what the
     /// guest disabled may still be live, and XRSTOR would fault on it.
-    pub fn set_host(&mut self, host: &HostXstate) {
-        let xfd_err = self.live.map_or(0, |live| live.xfd_err);
-        self.set(
-            host,
-            Controls {
-                xcr0: host.user().bits(),
-                xss: host.supervisor().bits(),
-                xfd: 0,
-                xfd_err,
-            },
-        );
+    pub fn set_host(&mut self) {
+        let known = self.live.values(&self.machine);
+        let xfd_err = known.map_or(0, |live| live.xfd_err);
+        self.write(switch::host_writes(&self.machine, &self.live));
+        self.live = LiveControls::Host { xfd_err };
+    }
+
+    fn write(&mut self, writes: Writes) {
+        // SAFETY: the two callers bound each value by what the processor
+        // supports, XCR0 passed `xcr0_verdict` or is the host's own, and the
+        // host is compiled without vector registers. XSS and XFD are written
+        // only where CPUID lists them.
+        unsafe {
+            if let Some(value) = writes.xcr0 {
+                self.hardware.write_xcr0(value);
+            }
+            if let Some(value) = writes.xss {
+                self.hardware.write_xss(value);
+            }
+            if let Some(value) = writes.xfd {
+                self.hardware.write_xfd(value);
+            }
+            if let Some(value) = writes.xfd_err {
+                self.hardware.write_xfd_err(value);
+            }
+        }
     }
 
     /// What a #NM left in IA32_XFD_ERR; 0 where there is none. The register is
     /// the guest's from here on: [`set`](Self::set) writes it anew.
-    pub fn read_xfd_err(&mut self, host: &HostXstate) -> u64 {
-        if !host.instructions().xfd {
+    pub fn read_xfd_err(&mut self) -> u64 {
+        if !self.machine.has_xfd {
             return 0;
         }
         // SAFETY: the processor has XFD, and with it the register.
         let value = unsafe { self.hardware.read_xfd_err() };
-        if let Some(live) = &mut self.live {
-            live.xfd_err = value;
+        match &mut self.live {
+            LiveControls::Unknown => {}
+            LiveControls::Host { xfd_err } => *xfd_err = value,
+            LiveControls::Guest(live) => live.xfd_err = value,
         }
         value
     }
@@ -126,13 +148,8 @@ impl<H: Hardware> RegisterFile<H> {
     /// Reads the defined bytes of one component into `out`, if it has an
     /// instruction or MSRs of its own; says whether it has. CR4.PKE is set
     /// where there is PKU.
-    pub fn read_component(
-        &mut self,
-        host: &HostXstate,
-        component: ComponentIndex,
-        out: &mut [u8],
-    ) -> bool {
-        if !has_own_access(host, component) {
+    pub fn read_component(&mut self, component: ComponentIndex, out: &mut [u8]) -> bool {
+        if !has_own_access(&self.host, component) {
             return false;
         }
         if component == ComponentIndex::PKRU {
@@ -156,12 +173,14 @@ impl<H: Hardware> RegisterFile<H> {
     /// The processor would fault on these contents; nothing was written.
     pub fn write_component(
         &mut self,
-        host: &HostXstate,
         component: ComponentIndex,
         bytes: &[u8],
     ) -> Result<(), BadValue> {
-        assert!(has_own_access(host, component), "{component} needs a save");
-        values::check(component, bytes, &host.limits())?;
+        assert!(
+            has_own_access(&self.host, component),
+            "{component} needs a save"
+        );
+        values::check(component, bytes, &self.host.limits())?;
         if component == ComponentIndex::PKRU {
             let value = bytes.first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
             // SAFETY: PKRU is offered, so the processor has PKU. The host maps
@@ -181,35 +200,38 @@ impl<H: Hardware> RegisterFile<H> {
     }
 
     /// Saves the registers into `area`: all components that have room there.
-    pub fn save(&mut self, host: &HostXstate, area: &mut Area) {
-        self.set_host(host);
-        let instruction = host.save_instruction();
-        assert_eq!(area.format(), host.format(), "an area of another host");
+    #[inline]
+    pub fn save(&mut self, area: &mut Area) {
+        self.make_ready(area);
         let rfbm = area.mask().bits();
-        let image = area.bytes_mut().as_mut_ptr();
-        // SAFETY: `Block` aligns to 64. An area has room for the image of its
-        // mask in its format, which is the one that `instruction` writes, and
-        // always holds a header of that format. XCR0 | XSS is what is offered,
-        // so RFBM selects nothing beyond.
-        unsafe { self.hardware.save(instruction, image, rfbm) };
+        let image = area.start_mut();
+        // SAFETY: `Block` aligns to 64. The area is of this machine's layout,
+        // so it has room for the image of its mask in the form that the
+        // instruction writes, and always holds a header of that form. XCR0 |
+        // XSS is what is offered, so RFBM selects nothing beyond.
+        unsafe { self.hardware.save(self.machine.save, image, rfbm) };
     }
 
     /// Restores the registers from `area`; what it does not hold becomes INIT.
     ///
     /// # Errors
     /// The processor refused the image; everything is INIT now.
-    pub fn restore(&mut self, host: &HostXstate, area: &Area) -> Result<(), RestoreFault> {
-        assert_eq!(area.format(), host.format(), "an area of another host");
-        let restored = self.restore_bytes(host, area.bytes());
+    #[inline]
+    pub fn restore(&mut self, area: &Area) -> Result<(), RestoreFault> {
+        self.make_ready(area);
+        // SAFETY: `Block` aligns to 64, and the area is of this machine's
+        // layout, so it is as long as its header says.
+        let restored = unsafe { self.restore_from(area.start()) };
         if restored.is_err() {
-            self.clear(host);
+            self.clear();
         }
         restored
     }
 
     /// Makes every component INIT.
-    pub fn clear(&mut self, host: &HostXstate) {
-        let header = match host.format() {
+    #[cold]
+    pub fn clear(&mut self) {
+        let header = match self.host.format() {
             Form::Standard => XsaveHeader::standard(ComponentSet::EMPTY),
             Form::Compacted => XsaveHeader::compacted(ComponentSet::EMPTY, ComponentSet::LEGACY),
         };
@@ -217,25 +239,40 @@ impl<H: Hardware> RegisterFile<H> {
         let bytes = blocks.as_mut_bytes();
         bytes[..LEGACY_BYTES].copy_from_slice(LegacyRegion::INIT.as_bytes());
         bytes[LEGACY_BYTES..].copy_from_slice(header.as_bytes());
-        let cleared = self.restore_bytes(host, bytes);
+        self.set_host();
+        // SAFETY: nine blocks are aligned, and hold what the header says:
+        // legacy region and header.
+        let cleared = unsafe { self.restore_from(blocks.as_ptr().cast()) };
         assert!(cleared.is_ok(), "the INIT image was refused");
     }
 
-    fn restore_bytes(&mut self, host: &HostXstate, bytes: &[u8]) -> Result<(), RestoreFault> {
-        self.set_host(host);
-        let instruction = match host.save_instruction() {
-            SaveInstruction::Xsaves => RestoreInstruction::Xrstors,
-            _ => RestoreInstruction::Xrstor,
-        };
-        // SAFETY: both callers give the bytes of whole `Block`s, so they are
-        // aligned, with the length of the layout in their header. The last
-        // owner's x87 state is saved or abandoned by now, and the host keeps
-        // CR0.TS and CR0.EM clear.
+    /// State can move between the registers and `area`.
+    #[inline]
+    fn make_ready(&mut self, area: &Area) {
+        assert!(
+            area.layout_id() == self.host.layout_id(),
+            "an area of another machine"
+        );
+        if !matches!(self.live, LiveControls::Host { .. }) {
+            self.set_host();
+        }
+    }
+
+    /// XRSTOR or XRSTORS with everything in RFBM.
+    ///
+    /// # Safety
+    /// `image` is aligned to 64, and as long as its header says. The host's own
+    /// control registers are live.
+    #[inline]
+    unsafe fn restore_from(&mut self, image: *const u8) -> Result<(), RestoreFault> {
+        // SAFETY: as the caller promises. The last owner's x87 state is saved
+        // or abandoned by now, and the host keeps CR0.TS and CR0.EM clear.
         unsafe {
-            if host.leaks_fp_pointers() {
+            if self.machine.leaks_fp_pointers {
                 self.hardware.clear_fp_pointers();
             }
-            self.hardware.restore(instruction, bytes.as_ptr(), u64::MAX)
+            self.hardware
+                .restore(self.machine.restore(), image, u64::MAX)
         }
     }
 }
