@@ -53,9 +53,9 @@ impl Layout {
     }
 
     /// A machine with the same components at other places: in reverse order,
-    /// with gaps, aligned where this one is not, and with a component of eight
-    /// bytes among them, so that alignment makes holes.
-    fn elsewhere(&self) -> Self {
+    /// with gaps, all aligned or none, and with a component of eight bytes
+    /// among them that is not, so that alignment makes holes.
+    fn elsewhere(&self, aligned: bool) -> Self {
         let mut components = self.corpus.components.clone();
         let mut xcr0 = self.corpus.xcr0;
         if xcr0 & PKRU == 0 {
@@ -64,14 +64,17 @@ impl Layout {
                 index: PKRU.trailing_zeros(),
                 size: 8,
                 offset: 0,
-                traits: 2,
+                traits: 0,
             });
         }
         let mut offset = 576;
         for component in components.iter_mut().rev() {
             offset += 64;
             component.offset = offset;
-            component.traits ^= 2;
+            component.traits &= !2;
+            if aligned && component.bit() != PKRU {
+                component.traits |= 2;
+            }
             offset += component.size;
         }
         Self::new(xcr0, components, self.mxcsr_mask).expect("a geometry")
@@ -167,7 +170,7 @@ fn canonical(layout: &Layout, source: &Source<'_>) -> Vec<u8> {
 }
 
 /// Converts each image of a pair to every form, layout and machine.
-fn check(layout: &Layout, elsewhere: &Layout, record: &Record) -> Result<(), String> {
+fn check(layout: &Layout, elsewhere: &[Layout; 2], record: &Record) -> Result<(), String> {
     let mask = layout.mxcsr_mask;
     if let Some(what) = restored::unexplained(&layout.corpus, mask, record) {
         return Err(format!("the stored images are not explained: {what}"));
@@ -189,7 +192,8 @@ fn check(layout: &Layout, elsewhere: &Layout, record: &Record) -> Result<(), Str
             Ok(())
         };
         judge("canonical", layout, Form::Compacted, canonical)?;
-        for (place, there) in [("here", layout), ("elsewhere", elsewhere)] {
+        let [aligned, packed] = elsewhere;
+        for (place, there) in [("here", layout), ("aligned", aligned), ("packed", packed)] {
             for form in [Form::Standard, Form::Compacted] {
                 let all = ComponentSet::from_bits_retain(there.corpus.xcr0);
                 for layout in [source.taken.union(ComponentSet::LEGACY), all] {
@@ -225,7 +229,7 @@ fn check_all(bytes: &[u8]) -> usize {
         .and_then(|mask| Layout::new(corpus.xcr0, corpus.components.clone(), mask));
     match layout {
         Ok(layout) => {
-            let elsewhere = layout.elsewhere();
+            let elsewhere = [true, false].map(|aligned| layout.elsewhere(aligned));
             for record in &corpus.records {
                 if let Err(why) = check(&layout, &elsewhere, record) {
                     panic!("state {} RFBM {:#x}: {why}", record.state, record.rfbm);
