@@ -40,6 +40,7 @@ pub mod validate;
 pub mod values;
 pub mod views;
 pub mod withheld;
+mod words;
 pub mod xcr0;
 pub mod xfd;
 pub mod xss;

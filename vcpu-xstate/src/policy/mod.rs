@@ -37,6 +37,7 @@ pub mod level;
 pub mod place;
 pub mod report;
 pub mod set;
+pub mod take;
 #[cfg(test)]
 mod tests;
 pub mod untrusted;
@@ -49,6 +50,7 @@ pub use level::{Levelled, level_all};
 pub use place::Location;
 pub use report::{LeftOut, Subject, Why};
 pub use set::{Bit, FeatureSet};
+pub use take::{Arrival, CannotTake};
 pub use untrusted::LeavesError;
 
 pub use crate::masks::XstatePolicy;
