@@ -11,6 +11,7 @@ mod machines;
 mod migrate;
 mod miri;
 mod nightly;
+mod policy;
 mod qemu;
 mod run;
 mod setup;
@@ -59,6 +60,8 @@ enum Task {
     Capture(capture::Args),
     /// List the machines that other commands know by name.
     Machines(machines::list::Args),
+    /// What machines can run together, and whether one can take a file.
+    Policy(policy::Args),
     /// Time the libraries' code, as the hypervisor links it, against plain copies.
     Bench(bench::Options),
     /// Explain a blob, a migration stream or an XSAVE image.
@@ -196,6 +199,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
         }
         Task::Capture(args) => capture::run(&workspace, &args)?,
         Task::Machines(args) => machines::list::run(&args)?,
+        Task::Policy(args) => return policy::run(&args),
         Task::Bench(options) => {
             needs(false)?;
             return bench::run(&workspace, &options);

@@ -1,0 +1,138 @@
+//! Tests of the commands' words on machines that are known without a table.
+
+use super::*;
+
+fn common(grant: &[&str], permit: &[&str]) -> Common {
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    Common {
+        table: None,
+        grant: owned(grant),
+        permit: owned(permit),
+        json: false,
+    }
+}
+
+fn levelled(machines: &[&str], json: bool) -> String {
+    let table = Table::load(None).unwrap();
+    let names: Vec<String> = machines.iter().map(|name| (*name).to_owned()).collect();
+    let hosts = common(&[], &[]).hosts(&table, &names).unwrap();
+    level::run(&hosts, json).unwrap()
+}
+
+#[track_caller]
+fn says(text: &str, line: &str) {
+    assert!(
+        text.lines().any(|l| l.trim() == line),
+        "{line:?} not in\n{text}"
+    );
+}
+
+#[test]
+fn a_level_names_both_sides() {
+    let text = levelled(&["skylake-sp", "zen4"], false);
+    says(&text, "Machines: skylake-sp, zen4");
+    says(&text, "XCR0         0x7  x87 sse avx");
+    says(&text, "image        832 bytes standard, 832 compacted");
+    says(&text, "opmask: opmask at 832 on zen4, 1088 on skylake-sp");
+    says(&text, "pkru: pkru at 2432 on zen4, 2688 on skylake-sp");
+    says(&text, "not offered by zen4:");
+    says(&text, "bndregs bndcsr");
+    says(&text, "avx512f: needs the component opmask");
+    let text = levelled(&["zen4", "zen5"], false);
+    says(
+        &text,
+        "XCR0         0x2e7  x87 sse avx opmask zmm_hi256 hi16_zmm pkru",
+    );
+    let text = levelled(&["zen3"], false);
+    says(&text, "Nothing that any of them offers is left out.");
+}
+
+#[test]
+fn many_machines_are_counted() {
+    let text = levelled(&["core2", "haswell", "zen1", "zen2", "zen3", "zen4"], false);
+    says(&text, "XCR0         0x3  x87 sse");
+    says(&text, "avx: not offered by core2");
+    let line = "not offered by 5 of 6: core2, haswell, zen1, …";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
+fn a_level_in_json() {
+    let value: serde_json::Value =
+        serde_json::from_str(&levelled(&["skylake-sp", "zen3"], true)).unwrap();
+    assert_eq!(value["xstate_mask"], 7);
+    assert_eq!(value["machines"], serde_json::json!(["skylake-sp", "zen3"]));
+    let out = value["left_out"].as_array().unwrap();
+    let pkru = out.iter().find(|entry| entry["name"] == "pkru").unwrap();
+    assert_eq!(pkru["reason"], "layout");
+    assert_eq!(pkru["machine"], "zen3");
+    assert_eq!(pkru["why"], "pkru at 2432 on zen3, 2688 on skylake-sp");
+    let leaves = value["cpuid"].as_array().unwrap();
+    let d0 = leaves
+        .iter()
+        .find(|row| row["leaf"] == 0xd && row["subleaf"] == 0)
+        .unwrap();
+    assert_eq!(
+        (d0["eax"].as_u64(), d0["ebx"].as_u64()),
+        (Some(7), Some(832))
+    );
+}
+
+#[test]
+fn one_machine_explained() {
+    let table = Table::load(None).unwrap();
+    let rapids = table.find("sapphire-rapids").unwrap();
+    let config = "host:avx512f=0,amx-tile=0";
+    let text = show::run(&common(&["cet-ss"], &[]), rapids, config).unwrap();
+    says(&text, "XCR0         0x207  x87 sse avx pkru");
+    says(&text, "IA32_XSS     0x1800  cet_u cet_s");
+    says(&text, "needs amx-tile (CPUID 7.0:EDX[24]):");
+    assert!(text.contains("=0 by configuration"), "{text}");
+    says(&text, "not permitted on this host:");
+    says(&text, "pasid uintr");
+    let error = show::run(&common(&[], &[]), rapids, "host:ymm=0").unwrap_err();
+    assert!(error.to_string().contains("no feature \"ymm\""), "{error}");
+    assert!(common(&["ymm"], &[]).granted().is_err());
+    assert_eq!(
+        common(&[], &["pasid", "23"]).permitted().unwrap().bits(),
+        1 << 10 | 1 << 23
+    );
+    assert!(common(&[], &["63"]).permitted().is_err());
+}
+
+/// The stored blobs: an SSE state, an AVX-512 one with Intel's places.
+#[test]
+fn stored_blobs_against_machines() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migration-abi/tests/golden");
+    let table = Table::load(None).unwrap();
+    let check = |file: &str, machine: &str| {
+        let bytes = read(&golden.join(file)).unwrap();
+        let hosts = common(&[], &[])
+            .hosts(&table, &[machine.to_owned()])
+            .unwrap();
+        check::run(&bytes, &hosts, false).unwrap()
+    };
+    let (text, taken) = check("blob-v1-avx512.bin", "icelake-sp");
+    println!("{text}");
+    assert!(taken, "{text}");
+    for (file, machine, line) in [
+        (
+            "blob-v1-avx512.bin",
+            "zen4",
+            "zen4: no, component-layout: opmask at 1088 there, 832 here\n",
+        ),
+        (
+            "blob-v1-avx512.bin",
+            "haswell",
+            "haswell: no, xstate-mask-host: opmask zmm_hi256 hi16_zmm pkru not offered here\n",
+        ),
+    ] {
+        let (text, taken) = check(file, machine);
+        assert_eq!((text.as_str(), taken), (line, false));
+    }
+    assert!(check("blob-v1-no-xsave.bin", "core2").1);
+    let hosts = common(&[], &[])
+        .hosts(&table, &["zen3".to_owned()])
+        .unwrap();
+    assert!(check::run(b"neither", &hosts, false).is_err());
+}
