@@ -13,6 +13,9 @@ use super::words::{Facts, gathered, left_out, lines, wrapped};
 /// Machines that a reason names; beyond, it counts them.
 const NAMED: usize = 4;
 
+/// Machines that a list of them names; beyond, it counts the rest.
+const LISTED: usize = 12;
+
 pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
     let policies: Vec<&CpuPolicy> = hosts.iter().map(|host| &host.policy).collect();
     let names: Vec<&str> = hosts.iter().map(|host| host.machine.name()).collect();
@@ -33,7 +36,7 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
         return Ok(format!("{value:#}\n"));
     }
 
-    let mut text = wrapped("Machines: ", &comma(&names));
+    let mut text = wrapped("Machines: ", &listed(&names));
     let _ = writeln!(text, "All of them can run:\n\n{}", facts.text());
     if levelled.left_out.is_empty() {
         text.push_str("Nothing that any of them offers is left out.\n");
@@ -53,11 +56,14 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
             let _ = writeln!(text, "Features left out:\n\n{}", shared(&features));
         }
     }
-    for (name, set) in gaps {
-        let _ = writeln!(
-            text,
-            "note: the dump of {name} lists {set} and does not describe it"
-        );
+    let lacking: Vec<&str> = gaps.iter().map(|(name, _)| *name).collect();
+    if let [(name, set)] = gaps[..] {
+        let note = "and does not describe it: it counts as missing";
+        let _ = writeln!(text, "note: the dump of {name} lists {set} {note}");
+    } else if !gaps.is_empty() {
+        let note = "note: what these dumps list and do not describe counts as missing:";
+        let words: Vec<String> = note.split(' ').map(str::to_owned).collect();
+        text.push_str(&wrapped("", &[words, listed(&lacking)].concat()));
     }
     Ok(text)
 }
@@ -108,16 +114,20 @@ fn reason(out: &LeftOut, names: &[&str]) -> String {
     }
 }
 
-fn comma(names: &[&str]) -> Vec<String> {
-    let last = names.len().saturating_sub(1);
-    let name = |(at, name): (usize, &&str)| {
-        if at < last {
-            format!("{name},")
-        } else {
-            (*name).to_owned()
+/// Names with commas between; many are counted.
+fn listed(names: &[&str]) -> Vec<String> {
+    let shown = names.len().min(LISTED);
+    let mut words: Vec<String> = names[..shown]
+        .iter()
+        .map(|name| format!("{name},"))
+        .collect();
+    match (words.last_mut(), names.len() - shown) {
+        (Some(last), 0) => {
+            last.pop();
         }
-    };
-    names.iter().enumerate().map(name).collect()
+        (_, more) => words.push(format!("and {more} more")),
+    }
+    words
 }
 
 /// The machines whose dumps list components that they do not describe.
