@@ -270,6 +270,15 @@ impl ComponentSet {
         self.0 &= !other.0;
     }
 
+    /// The component with the highest number.
+    #[inline]
+    pub(crate) const fn last(self) -> Option<ComponentIndex> {
+        match self.0 & Self::ALL.0 {
+            0 => None,
+            bits => Some(ComponentIndex(63 - bits.leading_zeros() as u8)),
+        }
+    }
+
     /// The components, ascending. Bit 63 is no component and is passed over.
     pub const fn iter(self) -> Components {
         Components(self.0 & Self::ALL.0)

@@ -7,9 +7,10 @@
 
 use zerocopy::FromBytes;
 
+use crate::bytes::is_zero;
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::{COMPACTED, XsaveHeader};
-use crate::layout::{Form, Geometry, Placement};
+use crate::layout::{Form, Geometry, Offsets, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
 
 /// An image that can be read without a further check of lengths.
@@ -106,12 +107,32 @@ impl<'a> Image<'a> {
     /// Components 2 and above whose state the image holds, ascending, each
     /// with the bytes that the manuals define (reserved tails left off).
     pub fn held(&self) -> impl Iterator<Item = (ComponentIndex, &'a [u8])> + use<'a> {
-        let (bytes, held) = (self.bytes, self.xstate_bv);
-        self.geometry
-            .placements(self.form, self.layout)
-            .filter(move |place| held.has(place.component))
+        let (bytes, geometry) = (self.bytes, self.geometry);
+        let mut offsets = self.offsets();
+        self.extended().iter().map(move |component| {
+            let place = Placement {
+                component,
+                offset_bytes: offsets.at(component),
+                size_bytes: geometry.size_bytes(component),
+            };
             // In range: `new` compared the length with the end of the layout.
-            .map(move |place| (place.component, &bytes[payload(place)]))
+            (component, &bytes[payload(place)])
+        })
+    }
+
+    /// What is held of the extended region: each has a place, by `new`.
+    pub(crate) const fn extended(&self) -> ComponentSet {
+        self.xstate_bv.difference(ComponentSet::LEGACY)
+    }
+
+    /// Where the components of its layout lie.
+    pub(crate) fn offsets(&self) -> Offsets<'a> {
+        self.geometry.offsets(self.form, self.layout)
+    }
+
+    /// All bytes that it was made of.
+    pub(crate) const fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// The components that are not INIT, by content. QEMU does not track
@@ -144,12 +165,4 @@ pub(crate) fn payload(place: Placement) -> core::ops::Range<usize> {
         .payload_bytes()
         .map_or(place.size_bytes, |payload| payload.min(place.size_bytes));
     place.offset_bytes..place.offset_bytes + bytes
-}
-
-/// Whether all bytes are zero, 64 at a time without a branch between: this
-/// runs over tiles of 8 KiB.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    let (lines, tail) = bytes.as_chunks::<64>();
-    let or = |line: &[u8]| line.iter().fold(0, |all, byte| all | byte);
-    lines.iter().all(|line| or(line) == 0) && or(tail) == 0
 }

@@ -17,7 +17,12 @@
 //!
 //! SDM Vol. 1, 13.4 XSAVE Area; 13.4.3 Extended Region of an XSAVE Area.
 
-use core::fmt;
+mod difference;
+mod tables;
+
+pub use difference::LayoutDifference;
+pub(crate) use tables::Offsets;
+use tables::Tables;
 
 use crate::component::{COMPONENTS, ComponentIndex, ComponentSet, Components};
 use crate::error::broken_rules;
@@ -100,6 +105,7 @@ pub struct Geometry {
     xfd: ComponentSet,
     supervisor: ComponentSet,
     id: u64,
+    tables: Tables,
 }
 
 /// Why facts cannot be part of a geometry.
@@ -146,6 +152,7 @@ impl Geometry {
             xfd: ComponentSet::EMPTY,
             supervisor: ComponentSet::EMPTY,
             id: 0,
+            tables: Tables::EMPTY,
         }
     }
 
@@ -211,6 +218,7 @@ impl Geometry {
         if facts.supervisor {
             self.supervisor.insert(only);
         }
+        self.tables = Tables::of(self);
         Ok(())
     }
 
@@ -240,25 +248,63 @@ impl Geometry {
     /// compacted one. What has no place is left out: components that are not
     /// [`known`](Self::known), and supervisor components in the standard form.
     pub fn placements(&self, form: Form, mask: ComponentSet) -> Placements<'_> {
-        let mut placed = mask
-            .intersection(self.known)
-            .difference(ComponentSet::LEGACY);
-        if form == Form::Standard {
-            placed.remove(self.supervisor);
-        }
         Placements {
             geometry: self,
             form,
-            remaining: placed.iter(),
+            remaining: self.placed(form, mask).iter(),
             next_bytes: MIN_IMAGE_BYTES,
         }
     }
 
+    /// The part of `mask` that has a place.
+    #[inline]
+    fn placed(&self, form: Form, mask: ComponentSet) -> ComponentSet {
+        let nowhere = match form {
+            Form::Standard => ComponentSet::LEGACY.union(self.supervisor),
+            Form::Compacted => ComponentSet::LEGACY,
+        };
+        mask.intersection(self.known).difference(nowhere)
+    }
+
     /// Bytes of an image that holds `mask`; 576 at least.
+    #[inline]
     pub fn image_size(&self, form: Form, mask: ComponentSet) -> usize {
+        let end = self.tables.end(form, self.placed(form, mask));
+        end.unwrap_or_else(|| self.walked_size(form, mask))
+    }
+
+    #[cold]
+    fn walked_size(&self, form: Form, mask: ComponentSet) -> usize {
         self.placements(form, mask)
             .map(|placement| placement.range().end)
             .fold(MIN_IMAGE_BYTES, usize::max)
+    }
+
+    /// Where the components of `mask` lie, for those who ask for some of them
+    /// in their order.
+    #[inline]
+    pub(crate) fn offsets(&self, form: Form, mask: ComponentSet) -> Offsets<'_> {
+        match self.tables.offsets(form, self.placed(form, mask)) {
+            Some(offsets) => Offsets::Table(offsets),
+            None => Offsets::Walk(self.placements(form, mask)),
+        }
+    }
+
+    /// Size of a component of the extended region; 0 where it is not known.
+    #[inline]
+    pub(crate) const fn size_bytes(&self, component: ComponentIndex) -> usize {
+        self.tables.size(component)
+    }
+
+    /// Components that end in reserved bytes: their size is larger than what
+    /// the manuals define of them.
+    pub(crate) const fn tailed(&self) -> ComponentSet {
+        self.tables.tailed()
+    }
+
+    /// Whether offsets ascend with the numbers in the standard form.
+    pub(crate) const fn standard_ascends(&self) -> bool {
+        self.tables.standard_ascends()
     }
 
     /// The first component of `mask` whose facts are not the same on the other
@@ -307,115 +353,6 @@ impl Iterator for Placements<'_> {
             offset_bytes,
             size_bytes,
         })
-    }
-}
-
-/// How one component differs between two machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayoutDifference {
-    /// The component that differs.
-    pub component: ComponentIndex,
-    /// Its facts on the other machine, `None` where it is missing.
-    pub there: Option<ComponentFacts>,
-    /// Its facts on this machine.
-    pub here: Option<ComponentFacts>,
-}
-
-impl LayoutDifference {
-    /// The first property that differs: its name and its value there and here.
-    pub fn values(&self) -> (&'static str, u64, u64) {
-        let (there, here) = match (self.there, self.here) {
-            (Some(there), Some(here)) => (there, here),
-            (there, here) => {
-                let size = |facts: Option<ComponentFacts>| {
-                    facts.map_or(0, |facts| u64::from(facts.size_bytes))
-                };
-                return ("presence", size(there), size(here));
-            }
-        };
-        if there.supervisor != here.supervisor {
-            (
-                "supervisor",
-                there.supervisor.into(),
-                here.supervisor.into(),
-            )
-        } else if there.size_bytes != here.size_bytes {
-            ("size", there.size_bytes.into(), here.size_bytes.into())
-        } else if there.standard_offset != here.standard_offset {
-            (
-                "offset",
-                there.standard_offset.into(),
-                here.standard_offset.into(),
-            )
-        } else if there.aligned64 != here.aligned64 {
-            ("alignment", there.aligned64.into(), here.aligned64.into())
-        } else {
-            ("xfd", there.xfd.into(), here.xfd.into())
-        }
-    }
-}
-
-impl LayoutDifference {
-    /// The difference in words, with words for the two machines in place of
-    /// "there" and "here": `opmask at 832 on zen4, 1088 on skylake`.
-    pub const fn between<'a>(&'a self, there: &'a str, here: &'a str) -> impl fmt::Display + 'a {
-        Between {
-            difference: self,
-            there,
-            here,
-        }
-    }
-}
-
-struct Between<'a> {
-    difference: &'a LayoutDifference,
-    there: &'a str,
-    here: &'a str,
-}
-
-impl fmt::Display for Between<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            difference,
-            there: on_there,
-            here: on_here,
-        } = self;
-        let component = difference.component;
-        let (what, there, here) = difference.values();
-        let not = |bit: u64| if bit == 0 { "not " } else { "" };
-        match what {
-            "presence" if difference.here.is_none() => write!(f, "{component} missing {on_here}"),
-            "presence" => write!(f, "{component} missing {on_there}"),
-            "size" => write!(
-                f,
-                "{component} {there} bytes {on_there}, {here} bytes {on_here}"
-            ),
-            "offset" => write!(f, "{component} at {there} {on_there}, {here} {on_here}"),
-            "supervisor" => write!(
-                f,
-                "{component} {}supervisor state {on_there}, {}{on_here}",
-                not(there),
-                not(here)
-            ),
-            "alignment" => write!(
-                f,
-                "{component} {}aligned to 64 {on_there}, {}{on_here}",
-                not(there),
-                not(here)
-            ),
-            _ => write!(
-                f,
-                "{component} {}under xfd {on_there}, {}{on_here}",
-                not(there),
-                not(here)
-            ),
-        }
-    }
-}
-
-impl fmt::Display for LayoutDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.between("there", "here").fmt(f)
     }
 }
 

@@ -83,7 +83,7 @@ impl LegacyRegion {
     /// Whether every XMM register is zero. MXCSR is judged apart, because
     /// whether this region's MXCSR counts depends on the form of the image.
     pub fn xmm_is_init(&self) -> bool {
-        crate::image::is_zero(self.xmm.as_bytes())
+        crate::bytes::is_zero(self.xmm.as_bytes())
     }
 
     /// Takes x87 from `other`, reserved bytes as zero.

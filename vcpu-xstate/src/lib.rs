@@ -15,6 +15,7 @@
 extern crate alloc;
 
 pub mod area;
+mod bytes;
 pub mod component;
 pub mod convert;
 pub mod cpuid;

@@ -5,10 +5,11 @@ use core::fmt;
 use zerocopy::FromBytes;
 
 use super::{Accepts, Excess, ForeignError, ForeignImage, Tail};
+use crate::bytes::is_zero;
 use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
 use crate::header::{COMPACTED, XsaveHeader};
-use crate::image::{Image, is_zero, payload};
+use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::validate::{Claims, Rejection as R, TrustedImage, Values, check_claims, check_contents};

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // instructions that read and write memory by raw pointer
 
 mod component_msr;
+pub(crate) mod copy;
 mod modelled;
 #[cfg(target_arch = "x86_64")]
 mod mxcsr;

@@ -138,7 +138,7 @@ impl Scene {
             canonical,
             blob,
             blob_len,
-            out: Buffer::new(0),
+            out: Buffer::new(2048),
             scratch: Buffer::new(0),
         })
     }

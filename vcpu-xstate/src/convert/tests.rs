@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
+use crate::component::ComponentIndex;
+use crate::image::payload;
 use crate::legacy::FCW_INIT;
+use crate::legacy::LegacyRegion;
 use crate::testing::{bochs_sapphire_rapids, qemu_max};
 
 fn set(bits: u64) -> ComponentSet {

@@ -1,0 +1,109 @@
+//! The first 576 bytes of an image: legacy region without what is no state, and header.
+
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::bytes;
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::header::XsaveHeader;
+use crate::image::Image;
+use crate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::legacy::{FCW_INIT, MXCSR_INIT};
+
+/// The legacy region in words: FCW, FSW, FTW, FOP in the first; FIP; FDP;
+/// MXCSR and MXCSR_MASK; two for each ST; two for each XMM; reserved.
+type Words = [U64; LEGACY_BYTES / 8];
+
+/// Of the first word, everything but the reserved byte beside FTW.
+const CONTROL: u64 = !0xff00_0000_0000;
+const MXCSR: usize = 3;
+const ST: usize = 4;
+const XMM: core::ops::Range<usize> = 20..52;
+/// Of an ST's second word, what belongs to its 80 bits.
+const ST_HIGH: u64 = 0xffff;
+
+/// What the head of an image says.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    /// Whether x87 holds state.
+    x87: bool,
+    /// Whether the XMM registers do.
+    xmm: bool,
+    mxcsr: u32,
+    xstate_bv: ComponentSet,
+}
+
+impl Head {
+    /// Of `held` from `image`; MXCSR only where SSE is among `components`.
+    /// SSE holds state for its MXCSR alone too: a compacted restore takes MXCSR
+    /// only with XSTATE_BV\[1\], while XSAVE may have cleared that bit (all XMM
+    /// zero) with an MXCSR that is not INIT. Everybody's conversion lost it there.
+    #[inline]
+    pub(super) fn of(image: &Image<'_>, held: ComponentSet, components: ComponentSet) -> Self {
+        let sse = ComponentSet::only(ComponentIndex::SSE);
+        let mxcsr = if components.contains(sse) {
+            image.mxcsr()
+        } else {
+            MXCSR_INIT
+        };
+        let xstate_bv = if mxcsr == MXCSR_INIT {
+            held
+        } else {
+            held.union(sse)
+        };
+        Self {
+            x87: held.has(ComponentIndex::X87),
+            xmm: held.contains(sse),
+            mxcsr,
+            xstate_bv,
+        }
+    }
+
+    /// XSTATE_BV of the image that is written.
+    pub(super) const fn xstate_bv(&self) -> ComponentSet {
+        self.xstate_bv
+    }
+
+    /// Writes the legacy region and `header` to `out`. Where `COPIED`, the bytes
+    /// of `image` are there already, and only what must differ is written.
+    #[inline]
+    pub(super) fn write<const COPIED: bool>(
+        &self,
+        image: &Image<'_>,
+        header: &XsaveHeader,
+        out: &mut [u8; MIN_IMAGE_BYTES],
+    ) {
+        let (legacy, header_out) = out.split_at_mut(LEGACY_BYTES);
+        let Ok(to) = Words::mut_from_bytes(legacy) else {
+            unreachable!("the first 512 of 576 bytes");
+        };
+        let Ok(from) = Words::ref_from_bytes(image.legacy().as_bytes()) else {
+            unreachable!("a legacy region has 512 bytes");
+        };
+
+        if self.x87 {
+            to[0] = U64::new(from[0].get() & CONTROL);
+            if !COPIED {
+                (to[1], to[2]) = (from[1], from[2]);
+            }
+            for word in (ST..XMM.start).step_by(2) {
+                if !COPIED {
+                    to[word] = from[word];
+                }
+                to[word + 1] = U64::new(from[word + 1].get() & ST_HIGH);
+            }
+        } else {
+            to[0] = U64::new(FCW_INIT as u64);
+            (to[1], to[2]) = (U64::ZERO, U64::ZERO);
+            bytes::zero(to[ST..XMM.start].as_mut_bytes());
+        }
+        to[MXCSR] = U64::new(self.mxcsr.into());
+        if !self.xmm {
+            bytes::zero(to[XMM].as_mut_bytes());
+        } else if !COPIED {
+            bytes::copy(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
+        }
+        to[XMM.end..].fill(U64::ZERO);
+        header_out.copy_from_slice(header.as_bytes());
+    }
+}
