@@ -2,19 +2,32 @@
 
 use anyhow::Result;
 use serde_json::json;
-use vcpu_xstate::{Claims, ComponentSet, Geometry, Rejection, XstatePolicy, validate};
+use vcpu_xstate::foreign::{self, Excess, ForeignError, ForeignImage};
+use vcpu_xstate::{Claims, ComponentSet, Geometry, HostXstate, Rejection, XstatePolicy, validate};
 
+use super::blob::number;
 use super::document::{Section, Table, words};
 use crate::machines::Machine;
 
-/// What is judged: a compacted image with what came with it.
-pub struct Judged<'a> {
-    /// The registers and masks.
-    pub claims: Claims,
-    /// The layout of the machine that wrote it.
-    pub geometry: &'a Geometry,
-    /// The image.
-    pub image: &'a [u8],
+/// What is judged.
+pub enum Judged<'a> {
+    /// A blob: a compacted image with what came with it and whose layout it has.
+    Blob {
+        /// The registers and masks.
+        claims: Claims,
+        /// The layout of the machine that wrote it.
+        geometry: &'a Geometry,
+        /// The image.
+        image: &'a [u8],
+    },
+    /// An image of another hypervisor.
+    Foreign {
+        /// The image with its registers.
+        image: &'a ForeignImage<'a>,
+        /// The layout of the machine that made it; where it is not known, the
+        /// judge's own.
+        geometry: Option<&'a Geometry>,
+    },
 }
 
 /// Adds a verdict for each machine.
@@ -51,32 +64,70 @@ struct Why {
 fn verdict(judged: &Judged<'_>, machine: &Machine) -> Result<Result<(), Why>> {
     let host = machine.host(machine.mxcsr_mask())?;
     // The policy that the state was taken under is the one asked for here.
-    let policy = if judged.claims.xsave {
-        let mask = ComponentSet::from_bits_retain(judged.claims.xstate_mask);
-        XstatePolicy::new(mask, ComponentSet::EMPTY)
+    Ok(match judged {
+        Judged::Blob {
+            claims,
+            geometry,
+            image,
+        } => {
+            let policy = policy(claims.xstate_mask, claims.xsave);
+            let verdict = validate(claims, geometry, image, &host, &policy);
+            verdict.map(|_| ()).map_err(|rejection| Why {
+                rule: rejection.rule(),
+                text: in_words(&rejection, &host),
+            })
+        }
+        Judged::Foreign { image, geometry } => {
+            let registers = &image.registers;
+            let held =
+                number(image.bytes, 512, 8).unwrap_or(0) | number(image.bytes, 520, 8).unwrap_or(0);
+            let mask = registers.xcr0 | registers.xss | registers.accum.unwrap_or(0) | held;
+            let policy = policy(mask, true);
+            let geometry = geometry.unwrap_or(host.geometry());
+            let verdict = foreign::read(image, geometry, &host, &policy, Excess::Refuse);
+            verdict.map(|_| ()).map_err(|error| Why {
+                rule: error.rule(),
+                text: match &error {
+                    ForeignError::Rejected(rejection) => in_words(rejection, &host),
+                    error => error.to_string(),
+                },
+            })
+        }
+    })
+}
+
+fn policy(mask: u64, xsave: bool) -> XstatePolicy {
+    if xsave {
+        XstatePolicy::new(ComponentSet::from_bits_retain(mask), ComponentSet::EMPTY)
     } else {
         XstatePolicy::without_xsave()
-    };
-    let result = validate(
-        &judged.claims,
-        judged.geometry,
-        judged.image,
-        &host,
-        &policy,
-    );
-    Ok(result.map(|_| ()).map_err(|rejection| Why {
-        rule: rejection.rule(),
-        text: in_words(&rejection),
-    }))
+    }
+}
+
+/// Why a machine does not offer components: those that it does not have, and
+/// each of the others with its reason.
+fn not_offered(lacking: ComponentSet, host: &HostXstate) -> String {
+    let mut absent = ComponentSet::EMPTY;
+    let mut parts = Vec::new();
+    for component in lacking {
+        match host.withheld(component) {
+            Some(why) => parts.push(format!("{component}: {why}")),
+            None => absent.insert(ComponentSet::only(component)),
+        }
+    }
+    if !absent.is_empty() {
+        parts.insert(0, format!("it has no {absent}"));
+    }
+    parts.join("; ")
 }
 
 /// The rejection with the names of components, where it is about those.
-fn in_words(rejection: &Rejection) -> String {
+fn in_words(rejection: &Rejection, host: &HostXstate) -> String {
     let lacks = |seen: u64, allowed: u64| ComponentSet::from_bits_retain(seen & !allowed);
     let rule = rejection.rule();
     match rejection {
         Rejection::MaskHost(seen, allowed) => {
-            format!("{rule}: it does not offer {}", lacks(*seen, *allowed))
+            format!("{rule}: {}", not_offered(lacks(*seen, *allowed), host))
         }
         Rejection::Layout(difference) => format!("{rule}: {difference}"),
         Rejection::XstateBvAccum(seen, allowed) | Rejection::XstateBvXcompBv(seen, allowed) => {

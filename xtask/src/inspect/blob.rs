@@ -45,7 +45,7 @@ pub struct Parts<'a> {
 impl Parts<'_> {
     /// As a machine judges it.
     pub const fn judged(&self) -> Judged<'_> {
-        Judged {
+        Judged::Blob {
             claims: self.claims,
             geometry: &self.layout.geometry,
             image: self.image,

@@ -2,8 +2,9 @@
 
 use clap::ValueEnum;
 use migration_abi::blob::MAGIC;
+use migration_abi::registers::VcpuRegisters;
 
-use super::{image, stream};
+use super::{foreign, stream};
 
 /// A form that can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -12,8 +13,18 @@ pub enum Format {
     Blob,
     /// A migration stream, one direction of it.
     Stream,
+    /// KVM's buffer, as KVM_GET_XSAVE or KVM_GET_XSAVE2 fills it.
+    Kvm,
+    /// KVM's `kvm_xcrs`.
+    KvmXcrs,
+    /// Xen's CPU_XSAVE, with its save descriptor or without.
+    XenHvm,
+    /// Xen's X86_PV_VCPU_XSAVE, or its body alone.
+    XenPv,
     /// An XSAVE image, standard or compacted.
     Raw,
+    /// A register record, alone.
+    Registers,
 }
 
 impl Format {
@@ -22,7 +33,12 @@ impl Format {
         match self {
             Self::Blob => "blob",
             Self::Stream => "stream",
+            Self::Kvm => "kvm",
+            Self::KvmXcrs => "kvm-xcrs",
+            Self::XenHvm => "xen-hvm",
+            Self::XenPv => "xen-pv",
             Self::Raw => "raw",
+            Self::Registers => "registers",
         }
     }
 
@@ -31,7 +47,12 @@ impl Format {
         match self {
             Self::Blob => "extended-state blob",
             Self::Stream => "migration stream",
+            Self::Kvm => "KVM's buffer",
+            Self::KvmXcrs => "KVM's XCRs",
+            Self::XenHvm => "Xen's HVM record",
+            Self::XenPv => "Xen's PV record",
             Self::Raw => "XSAVE image",
+            Self::Registers => "register record",
         }
     }
 }
@@ -42,9 +63,8 @@ pub fn detect(bytes: &[u8]) -> Option<Format> {
         Some(Format::Blob)
     } else if stream::looks_like_one(bytes) {
         Some(Format::Stream)
-    } else if image::looks_like_one(bytes) {
-        Some(Format::Raw)
     } else {
-        None
+        let registers = || VcpuRegisters::parse(bytes).ok().map(|_| Format::Registers);
+        foreign::detect(bytes).or_else(registers)
     }
 }

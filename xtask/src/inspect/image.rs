@@ -358,11 +358,11 @@ fn finding(rule: &str, offset: usize, seen: u64, allowed: String, text: &str) ->
     }
 }
 
-/// What a standard image holds; nothing, where it is none.
-pub fn standard_components(bytes: &[u8]) -> ComponentSet {
+/// What a standard image holds; `None` of a compacted one.
+pub fn standard_components(bytes: &[u8]) -> Option<ComponentSet> {
     match bytes.get(LEGACY_BYTES..).map(XsaveHeader::ref_from_prefix) {
-        Some(Ok((header, _))) if form(header) == Form::Standard => header.xstate_bv(),
-        _ => ComponentSet::EMPTY,
+        Some(Ok((header, _))) if form(header) == Form::Standard => Some(header.xstate_bv()),
+        _ => None,
     }
 }
 

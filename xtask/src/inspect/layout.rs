@@ -59,18 +59,24 @@ impl Layout {
     }
 
     /// What most machines have that write standard images of `length` bytes
-    /// with these components.
-    pub fn usual(length: usize, held: ComponentSet) -> Self {
+    /// with these components; of compacted images, with no components said,
+    /// the layout that most machines have.
+    pub fn usual(length: usize, standard: Option<ComponentSet>) -> Self {
         let of = |name: &str, rest: &[Row]| {
             let source = format!("{name}'s usual layout, assumed (--layout CPU names another)");
             Self::new(&source, COMMON.iter().chain(rest).copied())
         };
-        let intel = of("Intel", INTEL);
-        let too_short = intel.geometry.image_size(Form::Standard, held) > length;
-        if too_short || AMD_LENGTHS.contains(&length) {
-            of("AMD", AMD)
-        } else {
-            intel
+        let (intel, amd) = (of("Intel", INTEL), of("AMD", AMD));
+        let fits = |layout: &Self, held: ComponentSet| {
+            layout.geometry.known().contains(held)
+                && layout.geometry.image_size(Form::Standard, held) <= length
+        };
+        match standard {
+            Some(held) if fits(&amd, held) => {
+                let only_amd = AMD_LENGTHS.contains(&length) || !fits(&intel, held);
+                if only_amd { amd } else { intel }
+            }
+            _ => intel,
         }
     }
 
@@ -124,7 +130,7 @@ mod tests {
             (11008, 0x602e7),
         ] {
             let mask = ComponentSet::from_bits_retain(mask);
-            let layout = Layout::usual(length, mask);
+            let layout = Layout::usual(length, Some(mask));
             assert_eq!(layout.problems, Vec::<String>::new());
             assert_eq!(layout.geometry.image_size(Form::Standard, mask), length);
         }

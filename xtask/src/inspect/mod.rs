@@ -5,6 +5,7 @@ mod blob;
 mod detect;
 mod document;
 mod finding;
+mod foreign;
 mod image;
 mod layout;
 mod records;
@@ -19,13 +20,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use migration_abi::registers::VcpuRegisters;
 use serde_json::json;
-use vcpu_xstate::ComponentSet;
 
 use self::detect::Format;
 use self::document::Section;
-use self::finding::Finding;
-use self::image::Image;
 use self::layout::Layout;
 use crate::machines::Table as Machines;
 use crate::workspace::Workspace;
@@ -33,7 +32,7 @@ use crate::workspace::Workspace;
 /// What to explain, and how.
 #[derive(Args, Debug, Default)]
 pub struct InspectOptions {
-    /// The file: a blob, a migration stream, or an XSAVE image.
+    /// The file: a blob, a migration stream, a Xen record, KVM's buffer, or an XSAVE image.
     file: PathBuf,
 
     /// What it is, where its bytes do not say.
@@ -44,9 +43,13 @@ pub struct InspectOptions {
     #[arg(long, value_name = "CPU")]
     against: Vec<String>,
 
-    /// The machine whose layout an XSAVE image has.
+    /// The machine whose layout an image of another hypervisor has.
     #[arg(long, value_name = "CPU")]
     layout: Option<String>,
+
+    /// XCR0, for forms that do not have it; otherwise the least that their components need.
+    #[arg(long, value_name = "MASK", value_parser = parse_mask)]
+    xcr0: Option<u64>,
 
     /// The table of machines by name.
     #[arg(long, value_name = "FILE")]
@@ -92,8 +95,8 @@ fn explain(
     let layout_of = options.layout.as_ref().map(named).transpose()?;
     let Some(format) = options.format.or_else(|| detect::detect(bytes)) else {
         bail!(
-            "{name}: {} bytes that begin with neither a blob's magic nor a frame, and hold no XSAVE header at 512; \
-             --as says what they are",
+            "{name}: {} bytes that begin with neither a blob's magic nor a frame, and hold no XSAVE header \
+             where a record or an image has one; --as says what they are",
             bytes.len()
         );
     };
@@ -107,15 +110,28 @@ fn explain(
             findings
         }
         Format::Stream => stream::explain(&mut body, bytes, options.full, &against)?,
-        Format::Raw => {
+        Format::KvmXcrs => foreign::xcrs(&mut body, bytes),
+        Format::Registers => match VcpuRegisters::parse(bytes) {
+            Ok(registers) => {
+                body.section(vcpu::explain(&registers));
+                Vec::new()
+            }
+            Err(error) => vec![error.into()],
+        },
+        format => {
             let layout = match layout_of {
                 Some(machine) => {
                     let host = machine.host(machine.mxcsr_mask())?;
-                    Layout::of_machine(machine.name(), host.geometry())
+                    Some(Layout::of_machine(machine.name(), host.geometry()))
                 }
-                None => Layout::usual(bytes.len(), image::standard_components(bytes)),
+                None => None,
             };
-            raw(&mut body, bytes, &layout, options.full)
+            let (findings, parts) =
+                foreign::explain(&mut body, format, bytes, options.xcr0, layout, options.full);
+            if let Some(parts) = &parts {
+                against::explain(&mut body, &parts.judged(), &against)?;
+            }
+            findings
         }
     };
     let mut root =
@@ -128,13 +144,10 @@ fn explain(
     Ok((root, findings.is_empty()))
 }
 
-fn raw(root: &mut Section, bytes: &[u8], layout: &Layout, full: bool) -> Vec<Finding> {
-    Image {
-        bytes,
-        layout,
-        policy: ComponentSet::EMPTY,
-        padded: false,
-        full,
+/// A mask in hexadecimal (with 0x) or decimal digits.
+fn parse_mask(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
     }
-    .explain(root)
 }

@@ -1,0 +1,314 @@
+//! Images of other hypervisors: KVM's buffers, Xen's records, and images with nothing around them.
+
+use migration_abi::ParseError;
+use migration_abi::legacy::Area;
+use migration_abi::legacy::kvm::{XCRS_BYTES, Xcrs, Xsave};
+use migration_abi::legacy::xen::{
+    CPU_XSAVE_CODE, DESCRIPTOR_BYTES, HVM_IMAGE_OFFSET, HvmRecord, PV_IMAGE_OFFSET, PvRecord,
+    STREAM_HEAD_BYTES, X86_PV_VCPU_XSAVE,
+};
+use serde_json::json;
+use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters};
+use vcpu_xstate::header::COMPACTED;
+use vcpu_xstate::{ComponentIndex as C, ComponentSet, Geometry};
+
+use super::against::Judged;
+use super::blob::number;
+use super::detect::Format;
+use super::document::Section;
+use super::finding::Finding;
+use super::image::{self, Image, mask};
+use super::layout::Layout;
+
+/// A record around an image: where the image begins, what is written before it.
+struct Record {
+    section: Section,
+    image_at: usize,
+    xcr0: Option<u64>,
+    accum: Option<u64>,
+    broken: Option<ParseError>,
+}
+
+/// What could be read, for those who judge it further.
+pub struct Parts<'a> {
+    /// The image with its registers; those that the form lacks are assumed.
+    pub image: ForeignImage<'a>,
+    /// The layout of the machine that made it, where it is known or matters.
+    pub geometry: Option<Geometry>,
+}
+
+impl Parts<'_> {
+    /// As a machine judges it.
+    pub const fn judged(&self) -> Judged<'_> {
+        Judged::Foreign {
+            image: &self.image,
+            geometry: self.geometry.as_ref(),
+        }
+    }
+}
+
+/// Adds all that can be read to `root`; gives what is wrong. `xcr0` is what
+/// forms without one are given, `layout` that of the named machine.
+pub fn explain<'a>(
+    root: &mut Section,
+    format: Format,
+    bytes: &'a [u8],
+    xcr0: Option<u64>,
+    layout: Option<Layout>,
+    full: bool,
+) -> (Vec<Finding>, Option<Parts<'a>>) {
+    let record = match format {
+        Format::XenPv => xen_pv(bytes),
+        Format::XenHvm => xen_hvm(bytes),
+        Format::Kvm => bare(Xsave::parse(bytes).err()),
+        _ => bare(None),
+    };
+    let mut findings: Vec<Finding> = record.broken.map(Finding::from).into_iter().collect();
+    root.section(record.section);
+    let image = bytes.get(record.image_at..).unwrap_or_default();
+    // A vCPU without extended state: a record without an image.
+    if matches!(format, Format::XenPv | Format::XenHvm) && record.accum.unwrap_or(0) == 0 {
+        root.line("no extended state: x87 and SSE stand in the vCPU's other record");
+        return (findings, None);
+    }
+    let standard = image::standard_components(image);
+    // Where a compacted image's components are follows from their sizes, which
+    // machines share; what their standard offsets were there is not known.
+    let known = layout.is_some() || standard.is_some();
+    let layout = layout.unwrap_or_else(|| Layout::usual(image.len(), standard));
+    let in_image = Image {
+        bytes: image,
+        layout: &layout,
+        policy: ComponentSet::from_bits_retain(record.accum.unwrap_or(0)),
+        padded: matches!(format, Format::Kvm | Format::XenHvm | Format::XenPv),
+        full,
+    };
+    let found = in_image
+        .explain(root)
+        .into_iter()
+        .map(|finding| finding.within(record.image_at));
+    if findings.is_empty() {
+        findings.extend(found);
+    }
+    let xcr0 = record.xcr0.or(xcr0);
+    let registers = assumed(image, xcr0, &layout.geometry);
+    let image = match format {
+        Format::XenPv => ForeignImage::xen_pv(image, registers.xcr0, record.accum.unwrap_or(0)),
+        Format::XenHvm => ForeignImage::xen_hvm(image, registers.xcr0, record.accum.unwrap_or(0)),
+        Format::Kvm => ForeignImage::kvm(image, registers),
+        _ => ForeignImage::raw(image, registers),
+    };
+    (
+        findings,
+        Some(Parts {
+            image,
+            geometry: known.then_some(layout.geometry),
+        }),
+    )
+}
+
+/// No record: the image is all there is.
+fn bare(broken: Option<ParseError>) -> Record {
+    Record {
+        section: Section::new("record", "Record"),
+        image_at: 0,
+        xcr0: None,
+        accum: None,
+        broken,
+    }
+}
+
+/// KVM's `kvm_xcrs`: XCR0, and nothing else there is.
+pub fn xcrs(root: &mut Section, bytes: &[u8]) -> Vec<Finding> {
+    let mut section = Section::new("xcrs", "XCRs");
+    let read = Xcrs::parse(bytes);
+    match read.map(|xcrs| xcrs.xcr0) {
+        Ok(Some(xcr0)) => mask(&mut section, "xcr0", "XCR0", xcr0),
+        Ok(None) => section.field("xcr0", "XCR0", json!(null), "none: a host without XSAVE"),
+        Err(_) => section.line("not readable"),
+    }
+    root.section(section);
+    read.err().map(Finding::from).into_iter().collect()
+}
+
+/// The registers that an image came with, or else the least that its
+/// components need: a raw image has none, KVM's stand in `kvm_xcrs`.
+fn assumed(image: &[u8], xcr0: Option<u64>, geometry: &Geometry) -> ForeignRegisters {
+    let word = |at| number(image, at, 8).unwrap_or(0);
+    let held = ComponentSet::from_bits_retain((word(512) | word(520)) & !COMPACTED);
+    let supervisor = held.intersection(geometry.supervisor());
+    let mut user = held.difference(supervisor);
+    // What XCR0 can only hold together.
+    for group in [ComponentSet::AVX512, ComponentSet::MPX, ComponentSet::AMX] {
+        if user.intersects(group) {
+            user.insert(group);
+        }
+    }
+    if user.intersects(ComponentSet::AVX512) {
+        user.insert(ComponentSet::UP_TO_AVX);
+    }
+    user.insert(ComponentSet::only(C::X87));
+    if user.has(C::AVX) {
+        user.insert(ComponentSet::only(C::SSE));
+    }
+    ForeignRegisters {
+        xss: supervisor.bits(),
+        ..ForeignRegisters::xcr0(xcr0.unwrap_or(user.bits()))
+    }
+}
+
+/// The body that XEN_DOMCTL_getvcpuextstate gives, or the migration stream's
+/// record around it.
+fn xen_pv(bytes: &[u8]) -> Record {
+    let mut section = Section::new("record", "Record").with_note("Xen, a PV vCPU");
+    let framed = is_pv_record(bytes);
+    let (body_at, broken) = if framed {
+        section.field(
+            "vcpu",
+            "vCPU",
+            json!(number(bytes, 8, 4)),
+            text(number(bytes, 8, 4)),
+        );
+        section.field(
+            "length",
+            "length",
+            json!(number(bytes, 4, 4)),
+            text(number(bytes, 4, 4)),
+        );
+        (STREAM_HEAD_BYTES, PvRecord::parse_stream(bytes).err())
+    } else {
+        (0, PvRecord::parse(bytes).err())
+    };
+    let (xcr0, accum) = registers(&mut section, bytes, body_at);
+    Record {
+        section,
+        image_at: body_at + PV_IMAGE_OFFSET,
+        xcr0,
+        accum,
+        broken,
+    }
+}
+
+/// The save record CPU_XSAVE, with its descriptor or without.
+fn xen_hvm(bytes: &[u8]) -> Record {
+    let mut section = Section::new("record", "Record").with_note("Xen, an HVM vCPU (CPU_XSAVE)");
+    let framed = is_hvm_record(bytes);
+    let (body_at, broken) = if framed {
+        section.field(
+            "vcpu",
+            "vCPU",
+            json!(number(bytes, 2, 2)),
+            text(number(bytes, 2, 2)),
+        );
+        section.field(
+            "length",
+            "length",
+            json!(number(bytes, 4, 4)),
+            text(number(bytes, 4, 4)),
+        );
+        (DESCRIPTOR_BYTES, HvmRecord::parse_save(bytes).err())
+    } else {
+        (0, HvmRecord::parse(bytes).err())
+    };
+    if let Some(value) = number(bytes, body_at, 8) {
+        mask(&mut section, "xfeature_mask", "xfeature_mask", value);
+    }
+    let (xcr0, accum) = registers(&mut section, bytes, body_at + 8);
+    Record {
+        section,
+        image_at: body_at + HVM_IMAGE_OFFSET,
+        xcr0,
+        accum,
+        broken,
+    }
+}
+
+/// XCR0 and the accumulated XCR0, which both records have.
+fn registers(section: &mut Section, bytes: &[u8], at: usize) -> (Option<u64>, Option<u64>) {
+    let (xcr0, accum) = (number(bytes, at, 8), number(bytes, at + 8, 8));
+    for (key, label, value) in [
+        ("xcr0", "XCR0", xcr0),
+        ("xcr0_accum", "ever enabled (xcr0_accum)", accum),
+    ] {
+        if let Some(value) = value {
+            mask(section, key, label, value);
+        }
+    }
+    (xcr0, accum)
+}
+
+fn text(value: Option<u64>) -> String {
+    value.map_or("not there".into(), |value| value.to_string())
+}
+
+fn is_pv_record(bytes: &[u8]) -> bool {
+    number(bytes, 0, 4) == Some(X86_PV_VCPU_XSAVE.into()) && number(bytes, 12, 4) == Some(0)
+}
+
+fn is_hvm_record(bytes: &[u8]) -> bool {
+    let length = number(bytes, 4, 4).unwrap_or(0) as usize;
+    number(bytes, 0, 2) == Some(CPU_XSAVE_CODE.into())
+        && length.checked_add(DESCRIPTOR_BYTES) == Some(bytes.len())
+}
+
+/// The form that bytes without a magic have: an image, and what is before it.
+pub fn detect(bytes: &[u8]) -> Option<Format> {
+    if is_hvm_record(bytes) {
+        return Some(Format::XenHvm);
+    }
+    if is_pv_record(bytes) && PvRecord::parse_stream(bytes).is_ok() {
+        return Some(Format::XenPv);
+    }
+    if bytes.len() == PV_IMAGE_OFFSET && PvRecord::parse(bytes).is_ok() {
+        return Some(Format::XenPv);
+    }
+    if bytes.len() == XCRS_BYTES && Xcrs::parse(bytes).is_ok() {
+        return Some(Format::KvmXcrs);
+    }
+    // The likeliest place of an image; XCR0 before it where there is a record.
+    let raw = likeness(bytes);
+    let record = |at: usize, xcr0_at: usize| {
+        let registers = number(bytes, xcr0_at, 8).zip(number(bytes, xcr0_at + 8, 8));
+        registers
+            .filter(|(xcr0, accum)| xcr0 & 1 == 1 && xcr0 & !accum == 0 && accum >> 63 == 0)
+            .and_then(|_| likeness(bytes.get(at..)?))
+    };
+    let candidates = [
+        (record(HVM_IMAGE_OFFSET, 8), Format::XenHvm),
+        (record(PV_IMAGE_OFFSET, 0), Format::XenPv),
+        (
+            raw,
+            if is_kvm(bytes) {
+                Format::Kvm
+            } else {
+                Format::Raw
+            },
+        ),
+    ];
+    let best = candidates.iter().filter_map(|(score, _)| *score).max()?;
+    candidates
+        .iter()
+        .find(|(score, _)| *score == Some(best))
+        .map(|(_, format)| *format)
+}
+
+/// How much an image looks like one; `None` where it is none.
+fn likeness(bytes: &[u8]) -> Option<u32> {
+    if !image::looks_like_one(bytes) {
+        return None;
+    }
+    let fcw = number(bytes, 0, 2)?;
+    let mxcsr = number(bytes, 24, 4)?;
+    // FCW's bit 6 is always set, MXCSR has exceptions masked as a rule.
+    let signs = [
+        fcw & 0x40 != 0 && fcw & 0xe080 == 0,
+        mxcsr & 0x1f80 != 0 && mxcsr & !0x2_ffff == 0,
+        number(bytes, 512, 8)? != 0,
+    ];
+    Some(signs.into_iter().map(u32::from).sum())
+}
+
+/// A standard image in a buffer of whole pages.
+fn is_kvm(bytes: &[u8]) -> bool {
+    bytes.len().is_multiple_of(4096) && Area::parse_standard(bytes).is_ok()
+}
