@@ -7,6 +7,7 @@ mod console;
 mod fuzz;
 mod image;
 mod inspect;
+mod layout;
 mod machines;
 mod migrate;
 mod miri;
@@ -58,6 +59,8 @@ enum Task {
     Test(TestOptions),
     /// Write this machine's CPUID and images of its extended state.
     Capture(capture::Args),
+    /// Show where each component lies on machines, as text or as a drawing.
+    Layout(layout::Args),
     /// List the machines that other commands know by name.
     Machines(machines::list::Args),
     /// What machines can run together, and whether one can take a file.
@@ -198,6 +201,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
             return test::run(&workspace, &options.step);
         }
         Task::Capture(args) => capture::run(&workspace, &args)?,
+        Task::Layout(args) => layout::run(&args)?,
         Task::Machines(args) => machines::list::run(&args)?,
         Task::Policy(args) => return policy::run(&args),
         Task::Bench(options) => {
