@@ -2,12 +2,13 @@
 //!
 //! Random register states under every RFBM: what XSAVE, XSAVEC and XRSTOR do
 //! is compared with the conversions ([`saved`]), with the CPU in software,
-//! byte for byte ([`modelled`]), and what the processor refuses with what is
+//! byte for byte ([`modelled`], [`modified`]), and what the processor refuses with what is
 //! refused here ([`refused`]). What it lacks is said and counted.
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 
 mod bench;
 mod modelled;
+mod modified;
 mod refused;
 mod saved;
 
@@ -28,6 +29,7 @@ fn silicon() {
     tally.skipped.extend(bench.lacks());
     saved::check(&bench, &mut tally);
     modelled::check(&bench, &mut tally);
+    modified::check(&bench, &mut tally);
     refused::check(&bench, &mut tally);
     tally.print();
     assert!(tally.states > 0 && tally.images > 0 && tally.refused > 0);

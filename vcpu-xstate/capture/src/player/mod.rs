@@ -1,24 +1,28 @@
 //! Executes saves and restores on this processor, in ring 3, with no compiler's register in between.
 //!
-//! A *script* is a list of XSAVE, XSAVEC, XSAVEOPT, XRSTOR and XGETBV. It is
-//! played by one piece of assembly that uses general registers alone, saves
-//! the thread's own state first and restores it last: so what a script loads
-//! is what it saves. A restore that the processor refuses ends the script; the
-//! signal handler tells by RIP that the fault is the script's.
+//! A *script* is a list of XSAVE, XSAVEC, XSAVEOPT, XRSTOR and XGETBV, with
+//! changes of memory and of a register in between. It is played by one piece
+//! of assembly, which saves the thread's own state first and restores it last:
+//! so what a script loads is what it saves. A restore that the processor
+//! refuses ends the script; the signal handler tells by RIP that the fault is
+//! the script's.
 //!
 //! The system may take the processor away in the middle. It saves and restores
-//! all of the state then, so registers and XINUSE as a program can see them
-//! stay.
+//! all of the state then, so every register stays, but the processor may track
+//! as in use what was INIT before, and no longer knows what is unmodified.
 #![allow(unsafe_code)] // XSAVE and XRSTOR by raw pointer, a signal handler, arch_prctl
 
-use std::arch::{asm, naked_asm};
-use std::sync::OnceLock;
+mod assembly;
+mod fault;
 
-use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use std::arch::asm;
+
+use libc::c_int;
 
 use crate::corpus::Component;
 use crate::machine;
 use crate::restored::{compacted_places, standard_size};
+use assembly::{FLIP, ONES, RawStep, XGETBV1, XRSTOR, XSAVE, XSAVEC, XSAVEOPT};
 
 /// Components that Linux gives only on request.
 const AMX: u64 = 0x6_0000;
@@ -84,7 +88,7 @@ impl Processor {
             mxcsr_mask: mxcsr_mask(),
             lacks,
         };
-        install_handler()?;
+        fault::install_handler()?;
         Ok(processor)
     }
 
@@ -165,6 +169,11 @@ impl Processor {
                         assert!(self.xgetbv1, "no XGETBV 1 here");
                         (XGETBV1, 0, 0)
                     }
+                    Step::Flip(buffer, at) => {
+                        assert!(at < room * 64, "beyond the buffer");
+                        (FLIP, buffer, at as u64)
+                    }
+                    Step::Ones => (ONES, 0, 0),
                 };
                 assert_eq!(buffers[buffer].0.len(), room, "buffer of another processor");
                 RawStep {
@@ -184,7 +193,8 @@ impl Processor {
         // `here` installed ends the script. `mine` is an image of zeros, of
         // that size. All vector registers may change in a call of this ABI,
         // and what may not (MXCSR's masks, FCW) is restored.
-        let done = unsafe { play(list, count, mine.0.as_mut_ptr().cast(), self.xcr0) } as usize;
+        let done =
+            unsafe { assembly::play(list, count, mine.0.as_mut_ptr().cast(), self.xcr0) } as usize;
         match steps.get(done) {
             None => Ok(steps.iter().map(|step| step.result).collect()),
             Some(step) => Err(Refused {
@@ -208,6 +218,10 @@ pub enum Step {
     Xrstor(usize, u64),
     /// XGETBV with ECX = 1.
     Xinuse,
+    /// Turns all bits of the byte at this offset of the buffer.
+    Flip(usize, usize),
+    /// XMM0 becomes all ones.
+    Ones,
 }
 
 /// The processor refused a step.
@@ -252,170 +266,6 @@ impl Buffer {
     /// `image` is longer.
     pub fn load(&mut self, image: &[u8]) {
         self.bytes_mut()[..image.len()].copy_from_slice(image);
-    }
-}
-
-const XSAVE: u64 = 0;
-const XSAVEC: u64 = 1;
-const XSAVEOPT: u64 = 2;
-const XRSTOR: u64 = 3;
-const XGETBV1: u64 = 4;
-
-/// What the assembly reads; the offsets are written there.
-#[repr(C)]
-struct RawStep {
-    instruction: u64,
-    image: *mut u8,
-    rfbm: u64,
-    result: u64,
-}
-
-const _: () = assert!(std::mem::offset_of!(RawStep, image) == 8);
-const _: () = assert!(std::mem::offset_of!(RawStep, rfbm) == 16);
-const _: () = assert!(std::mem::offset_of!(RawStep, result) == 24);
-const _: () = assert!(size_of::<RawStep>() == 32);
-
-/// Plays RSI steps at RDI; RDX is an image for the thread's own state, RCX its
-/// RFBM. Returns how many were done.
-///
-/// 1. R12: step, R13: steps left, R14: own image, R15: own RFBM, RBX: done.
-/// 2. Save the thread's state. 3. Each step: EDX:EAX = RFBM, RDI = image.
-/// 4. Restore the thread's state. A fault enters at `faulted` with the
-///    exception's vector in R8.
-#[unsafe(naked)]
-unsafe extern "C" fn play(steps: *mut RawStep, count: u64, mine: *mut u8, xcr0: u64) -> u64 {
-    naked_asm!(
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "mov r12, rdi",
-        "mov r13, rsi",
-        "mov r14, rdx",
-        "mov r15, rcx",
-        "xor ebx, ebx",
-        "mov eax, r15d",
-        "mov rdx, r15",
-        "shr rdx, 32",
-        "xsave64 [r14]",
-        ".globl xstate_capture_script",
-        "xstate_capture_script:",
-        "2:",
-        "cmp rbx, r13",
-        "je 9f",
-        "mov rcx, [r12]",
-        "mov rdi, [r12 + 8]",
-        "mov eax, [r12 + 16]",
-        "mov edx, [r12 + 20]",
-        "cmp ecx, 1",
-        "jb 3f",
-        "je 4f",
-        "cmp ecx, 3",
-        "jb 5f",
-        "je 6f",
-        "mov ecx, 1",
-        "xgetbv",
-        "shl rdx, 32",
-        "or rax, rdx",
-        "mov [r12 + 24], rax",
-        "jmp 8f",
-        "3:",
-        "xsave64 [rdi]",
-        "jmp 8f",
-        "4:",
-        "xsavec64 [rdi]",
-        "jmp 8f",
-        "5:",
-        "xsaveopt64 [rdi]",
-        "jmp 8f",
-        "6:",
-        "xrstor64 [rdi]",
-        "8:",
-        "add r12, 32",
-        "inc rbx",
-        "jmp 2b",
-        ".globl xstate_capture_faulted",
-        "xstate_capture_faulted:",
-        "mov [r12 + 24], r8",
-        "9:",
-        "mov eax, r15d",
-        "mov rdx, r15",
-        "shr rdx, 32",
-        "xrstor64 [r14]",
-        "mov rax, rbx",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "ret",
-    )
-}
-
-/// The signals that a refused instruction becomes.
-const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL];
-
-/// What the process did with these signals before.
-static BEFORE: OnceLock<[libc::sigaction; 3]> = OnceLock::new();
-
-fn install_handler() -> Result<(), String> {
-    static INSTALLED: OnceLock<bool> = OnceLock::new();
-    let installed = *INSTALLED.get_or_init(|| {
-        // SAFETY: all-zero is a value of this C structure.
-        let mut before: [libc::sigaction; 3] = unsafe { std::mem::zeroed() };
-        // Known before the first fault can come.
-        for (signal, old) in SIGNALS.into_iter().zip(&mut before) {
-            // SAFETY: asks, and writes to `old`.
-            unsafe { libc::sigaction(signal, std::ptr::null(), old) };
-        }
-        if BEFORE.set(before).is_err() {
-            return false;
-        }
-        // SAFETY: as above; the empty set of signals is zeros.
-        let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
-        let handler: unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_fault;
-        ours.sa_sigaction = handler as *const () as usize;
-        // Not on the alternate stack: with AMX the frame alone fills one of the
-        // least size that the system allows.
-        ours.sa_flags = libc::SA_SIGINFO;
-        SIGNALS.into_iter().all(|signal| {
-            // SAFETY: `on_fault` is async-signal-safe: it reads and writes the
-            // context that it is given, and calls sigaction alone.
-            unsafe { libc::sigaction(signal, &ours, std::ptr::null_mut()) == 0 }
-        })
-    });
-    if installed {
-        Ok(())
-    } else {
-        Err("the system takes no signal handler".into())
-    }
-}
-
-/// Ends the script that faulted; any other fault goes to whom it went before.
-unsafe extern "C" fn on_fault(signal: c_int, _: *mut siginfo_t, context: *mut c_void) {
-    // Labels within `play`.
-    unsafe extern "C" {
-        static xstate_capture_script: u8;
-        static xstate_capture_faulted: u8;
-    }
-    let script = (&raw const xstate_capture_script).addr();
-    let faulted = (&raw const xstate_capture_faulted).addr();
-    // SAFETY: the third argument of a handler with SA_SIGINFO is a context
-    // that belongs to it until it returns.
-    let registers = unsafe { &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs };
-    let rip = registers[libc::REG_RIP as usize];
-    if (script..faulted).contains(&(rip as usize)) {
-        registers[libc::REG_R8 as usize] = registers[libc::REG_TRAPNO as usize];
-        registers[libc::REG_RIP as usize] = faulted as i64;
-    } else if let Some(before) = BEFORE.get() {
-        for (known, old) in SIGNALS.into_iter().zip(before) {
-            if known == signal {
-                // SAFETY: the action was this process's. The instruction
-                // faults again when this returns.
-                unsafe { libc::sigaction(signal, old, std::ptr::null_mut()) };
-            }
-        }
     }
 }
 
