@@ -92,9 +92,10 @@ fn text(registers: &[[u32; 4]]) -> String {
         .join(" ")
 }
 
-/// What a table of machines holds of this one: leaves 0, 1, 7, 0xD, 0x1D,
-/// 0x1E, 0x8000_0001, 0x8000_0008 and 0x8000_000A, with the subleaves that say
-/// something.
+/// What a table of machines holds of this one: leaves 0, 1, 7, 0xD, those of
+/// features that have components (0x14 PT, 0x1C LBR, 0x1D and 0x1E AMX, 0x24
+/// AVX10, 0x29 APX), 0x8000_0001, 0x8000_0008 and 0x8000_000A, with the
+/// subleaves that say something.
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut ask = |leaf: u32, subleaves: std::ops::Range<u32>| {
@@ -117,8 +118,12 @@ pub fn rows() -> Vec<Row> {
     ask(1, 0..1);
     ask(7, 0..cpuid(7, 0).eax.min(63) + 1);
     ask(0xd, 0..63);
+    ask(0x14, 0..1);
+    ask(0x1c, 0..1);
     ask(0x1d, 0..2);
     ask(0x1e, 0..2);
+    ask(0x24, 0..2);
+    ask(0x29, 0..1);
     ask(0x8000_0001, 0..1);
     ask(0x8000_0008, 0..1);
     ask(0x8000_000a, 0..1);

@@ -60,3 +60,31 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::machines::{THIS, Table};
+
+    /// What is captured here reads back as this machine, and the host that the
+    /// library makes of it is the same.
+    #[test]
+    fn captured_rows_are_this_machine() {
+        let dir = std::env::temp_dir().join(format!("xferry-capture-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let table = dir.join("cpuid.csv");
+        std::fs::write(&table, xstate_capture::machine::csv()).unwrap();
+        let machines = Table::load(Some(&table)).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+
+        let name = xstate_capture::machine::name(&xstate_capture::machine::brand());
+        let captured = machines.find(&name).unwrap();
+        let this = machines.find(THIS).unwrap();
+        for subleaf in 0..63 {
+            assert_eq!(captured.cpuid(0xd, subleaf), this.cpuid(0xd, subleaf));
+        }
+        let mask = this.mxcsr_mask();
+        let (there, here) = (captured.host(mask).unwrap(), this.host(mask).unwrap());
+        assert_eq!(there, here);
+        assert!(captured.undescribed().is_empty());
+    }
+}
