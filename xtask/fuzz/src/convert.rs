@@ -1,12 +1,14 @@
 //! `convert`: one image in every form there is, and back, on machines of one layout and of another.
 
-use vcpu_xstate::convert::{Target, canonical_size, canonicalise, transfer};
+use vcpu_xstate::convert::{Target, transfer};
 use vcpu_xstate::layout::{Form, Geometry};
 use vcpu_xstate::{ComponentIndex, ComponentSet, Image};
 
 use crate::image::{Sample, sample};
+use crate::import::same;
 use crate::input::Input;
 use crate::machines::machine;
+use crate::processor::canonical;
 
 /// Written behind each target, and looked for afterwards.
 const GUARD: u8 = 0xa5;
@@ -41,11 +43,7 @@ pub fn run(data: &[u8]) {
         let there = written(&image, all, target);
         let back = Image::new(&there, from.geometry(), form).expect("a form of its own");
         if layout.union(ComponentSet::LEGACY).contains(in_use) {
-            assert_eq!(
-                canonical(&back, from.geometry()),
-                before,
-                "{form:?} and back"
-            );
+            same(&canonical(&back, from.geometry()), &before, "and back");
         }
         assert_eq!(back.mxcsr(), image.mxcsr(), "{form:?}");
         // What was written is written again as the same bytes.
@@ -92,12 +90,6 @@ fn written(image: &Image<'_>, components: ComponentSet, target: Target<'_>) -> V
     );
     transfer(image, components, target, &mut out).expect("room");
     assert_eq!(out.split_off(size), [GUARD; 8], "beyond the target");
-    out
-}
-
-fn canonical(image: &Image<'_>, geometry: &Geometry) -> Vec<u8> {
-    let mut out = vec![GUARD; canonical_size(image, geometry, ComponentSet::EMPTY)];
-    canonicalise(image, geometry, ComponentSet::EMPTY, &mut out).expect("room");
     out
 }
 

@@ -1,12 +1,13 @@
 //! `import`: a blob from anywhere becomes a vCPU's state, or is refused by name.
 
-use migration_abi::blob::{self, latest};
-use vcpu_xstate::convert::{canonical_size, canonicalise};
-use vcpu_xstate::layout::{ComponentFacts, Form, Geometry};
-use vcpu_xstate::{Claims, ComponentIndex, ComponentSet, Image, Rejection, XstatePolicy, validate};
+use migration_abi::blob::{self, Blob};
+use migration_abi::xstate;
+use vcpu_xstate::layout::{Form, Geometry};
+use vcpu_xstate::{ComponentSet, Image, TrustedImage, XstatePolicy, validate};
 
 use crate::machines::{Machine, machine};
 use crate::mend;
+use crate::processor::{canonical, forget_lbr_depth, through_registers};
 
 /// One input: what is mended, the machine, a blob.
 ///
@@ -18,12 +19,8 @@ pub fn run(data: &[u8]) {
     };
     let machine = machine(number);
     let mut bytes = bytes.to_vec();
-    mend::blob(
-        &mut bytes,
-        bits,
-        machine.host.geometry(),
-        machine.host.offered(),
-    );
+    let (geometry, offered) = (machine.host.geometry(), machine.host.offered());
+    mend::blob(&mut bytes, bits, geometry, offered);
     // Refused bytes are `decode`'s.
     if let Ok(blob) = blob::parse(&bytes) {
         take(&blob, machine);
@@ -34,75 +31,73 @@ pub fn run(data: &[u8]) {
 ///
 /// # Panics
 /// Where something accepted is not what it must be.
-pub fn take(blob: &latest::Blob<'_>, machine: &Machine) -> bool {
-    let host = &machine.host;
-    let Some(geometry) = geometry(blob) else {
+pub fn take(blob: &Blob<'_>, machine: &Machine) -> bool {
+    let Ok(geometry) = xstate::geometry(blob) else {
         return false;
     };
-    let claims = claims(blob);
+    let claims = xstate::claims(blob);
     let policy = if claims.xsave {
-        XstatePolicy::new(host.offered(), ComponentSet::EMPTY)
+        XstatePolicy::new(machine.host.offered(), ComponentSet::EMPTY)
     } else {
         XstatePolicy::without_xsave()
     };
-    if let Err(rejection) = validate(&claims, &geometry, blob.image(), host, &policy) {
-        assert_ne!(rejection.code(), 0, "{}", rejection.rule());
-        return false;
+    match validate(&claims, &geometry, blob.image(), &machine.host, &policy) {
+        Ok(trusted) => {
+            keeps_its_promises(&trusted, machine, &policy);
+            true
+        }
+        Err(rejection) => {
+            assert_ne!(rejection.code(), 0, "{}", rejection.rule());
+            false
+        }
     }
-    // The canonical image of what was accepted is accepted, and is its own.
-    let image = Image::new(blob.image(), host.geometry(), Form::Compacted).expect("accepted");
-    let first = canonical(&image, host.geometry());
-    let again = Image::new(&first, host.geometry(), Form::Compacted).expect("canonical");
-    assert_eq!(again.in_use(), image.in_use());
-    assert_eq!(again.mxcsr(), image.mxcsr());
-    assert_eq!(canonical(&again, host.geometry()), first);
-    let claims = Claims {
-        xcomp_bv: image.in_use().bits() | 1 << 63,
-        accum: claims.accum | image.in_use().bits(),
-        ..claims
-    };
-    let verdict: Result<(), Rejection> =
-        validate(&claims, &geometry, &first, host, &policy).map(|_| ());
-    assert_eq!(verdict, Ok(()), "the canonical image is refused");
-    true
 }
 
-fn canonical(image: &Image<'_>, geometry: &Geometry) -> Vec<u8> {
-    let mut out = vec![0xa5; canonical_size(image, geometry, ComponentSet::EMPTY)];
-    let written = canonicalise(image, geometry, ComponentSet::EMPTY, &mut out).expect("room");
-    assert_eq!(written.len_bytes, out.len());
+/// What is always so of a trusted image of this machine's layout: no restore
+/// of it faults, the registers then hold what it says, and as a blob it is
+/// accepted again and written as the same bytes.
+///
+/// # Panics
+/// Where it is not so.
+pub fn keeps_its_promises(trusted: &TrustedImage<'_>, machine: &Machine, policy: &XstatePolicy) {
+    let host = &machine.host;
+    let first = exported(trusted);
+    let blob = blob::parse(&first).expect("what was exported is a blob");
+    let geometry: Geometry = xstate::geometry(&blob).expect("of this machine");
+    let claims = xstate::claims(&blob);
+    let again = validate(&claims, &geometry, blob.image(), host, policy)
+        .unwrap_or_else(|rejection| panic!("the export is refused: {rejection}"));
+    same(&exported(&again), &first, "exported twice");
+
+    let image = Image::new(blob.image(), host.geometry(), Form::Compacted).expect("trusted");
+    same(
+        &canonical(&image, host.geometry()),
+        blob.image(),
+        "canonical",
+    );
+    let mut kept = blob.image().to_vec();
+    forget_lbr_depth(&mut kept, host.geometry(), Form::Compacted);
+    let kept = Image::new(&kept, host.geometry(), Form::Compacted).expect("trusted");
+    same(
+        &through_registers(machine, &image),
+        &canonical(&kept, host.geometry()),
+        "the registers",
+    );
+}
+
+fn exported(trusted: &TrustedImage<'_>) -> Vec<u8> {
+    let mut out = vec![0xa5; xstate::blob_len(trusted, true)];
+    let written = xstate::write_blob(trusted, true, &mut out);
+    assert_eq!(written, Ok(out.len()));
     out
 }
 
-/// What the blob's header claims.
-fn claims(blob: &latest::Blob<'_>) -> Claims {
-    let header = blob.header();
-    Claims {
-        xstate_mask: header.xstate_mask,
-        xcr0: header.xcr0,
-        xss: header.xss,
-        xfd: header.xfd,
-        xfd_err: header.xfd_err,
-        accum: header.accum,
-        xcomp_bv: header.xcomp_bv,
-        xsave: !blob.flags().contains(latest::Incompatible::NO_XSAVE),
-    }
-}
-
-/// The layout of the blob's directory, where a machine can have it.
-fn geometry(blob: &latest::Blob<'_>) -> Option<Geometry> {
-    let mut geometry = Geometry::new();
-    for entry in blob.directory().iter().filter(|entry| entry.index >= 2) {
-        let flags = latest::EntryFlags::from_bits_retain(entry.flags);
-        let facts = ComponentFacts {
-            size_bytes: entry.size,
-            standard_offset: entry.standard_offset,
-            supervisor: flags.contains(latest::EntryFlags::SUPERVISOR),
-            aligned64: flags.contains(latest::EntryFlags::ALIGN64),
-            xfd: flags.contains(latest::EntryFlags::XFD),
-        };
-        let component = ComponentIndex::new(u8::try_from(entry.index).ok()?)?;
-        geometry.insert(component, facts).ok()?;
-    }
-    Some(geometry)
+/// Panics where two images differ, and says where.
+///
+/// # Panics
+/// They do.
+pub fn same(one: &[u8], other: &[u8], what: &str) {
+    let at = one.iter().zip(other).position(|(a, b)| a != b);
+    assert_eq!(at, None, "{what}: {} and {} bytes", one.len(), other.len());
+    assert_eq!(one.len(), other.len(), "{what}");
 }

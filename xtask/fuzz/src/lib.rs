@@ -15,9 +15,11 @@ pub mod decode;
 pub mod image;
 pub mod import;
 pub mod input;
+pub mod legacy;
 pub mod machines;
 pub mod mend;
 pub mod policy;
+pub mod processor;
 pub mod seeds;
 pub mod stream;
 
@@ -29,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("decode", decode::run),
     ("import", import::run),
     ("convert", convert::run),
+    ("legacy", legacy::run),
     ("policy", policy::run),
     ("stream", stream::run),
 ];

@@ -177,6 +177,8 @@ impl Facts {
 
 /// A machine, read.
 pub struct Machine {
+    /// Its number.
+    pub number: u8,
     facts: &'static Facts,
     /// What it has and offers.
     pub host: HostXstate,
@@ -193,14 +195,15 @@ impl Machine {
 }
 
 static MACHINES: LazyLock<Vec<Machine>> = LazyLock::new(|| {
-    FACTS
-        .iter()
-        .map(|facts| {
+    (0u8..)
+        .zip(&FACTS)
+        .map(|(number, facts)| {
             let cpuid = |leaf, subleaf| facts.cpuid(leaf, subleaf);
             let mut host = HostXstate::read(&cpuid, facts.mxcsr_mask).expect("a machine");
             host.permit(ComponentSet::ALL);
             let policy = CpuPolicy::host_default(&cpuid, &host);
             Machine {
+                number,
                 facts,
                 host,
                 policy,

@@ -2,6 +2,9 @@
 
 use migration_abi::blob::{Fields, latest};
 use migration_abi::handover::{Body, Message, Reason, Role, Status, receiver, source};
+use migration_abi::legacy::Area;
+use migration_abi::legacy::kvm::{Xcrs, Xsave};
+use migration_abi::legacy::xen::{HvmRecord, PvRecord};
 use migration_abi::registers::VcpuRegisters;
 use migration_abi::stream::{
     Console, Domain, End, Leaves, MigrationId, Pages, PolicyLeaf, RegistersRecord, StreamHeader,
@@ -34,7 +37,12 @@ pub fn all() -> Vec<Seed> {
         for form in [0, 1] {
             seeds.push(("convert", format!("{number}-{form}"), image(number, form)));
         }
+        for form in 0..4 {
+            let name = format!("{number}-made-{form}");
+            seeds.push(("legacy", name, foreign(number, 0xc0 | form)));
+        }
     }
+    seeds.extend(records());
     seeds.extend(policies());
     seeds.extend(streams());
     seeds
@@ -104,6 +112,60 @@ fn image(number: u8, form: u8) -> Vec<u8> {
     seed.extend([0x11; 24]);
     seed.extend([0x83; 24]);
     seed
+}
+
+/// An input of `legacy` that makes its image: the same contents, in Xen's and
+/// KVM's forms.
+fn foreign(number: u8, form: u8) -> Vec<u8> {
+    let mut seed = vec![form, number, 1];
+    seed.extend([0xff; 16]);
+    seed.extend(&image(number, form & 1)[18..]);
+    seed
+}
+
+/// Inputs of `legacy` that are bytes: the records, around a small image.
+fn records() -> Vec<Seed> {
+    let mut image = vec![0; 832];
+    image[..2].copy_from_slice(&0x037f_u16.to_le_bytes());
+    image[24..28].copy_from_slice(&0x1fa5_u32.to_le_bytes());
+    image[512] = 7;
+    image[576] = 0x5a;
+    let area = Some(Area::parse(&image).expect("an image"));
+    let pv = PvRecord {
+        xcr0: 7,
+        xcr0_accum: 7,
+        area,
+    };
+    let hvm = HvmRecord {
+        xfeature_mask: 7,
+        xcr0: 7,
+        xcr0_accum: 7,
+        area,
+    };
+    let mut buffer = vec![0; 4096];
+    Xsave::encode(&image, &mut buffer).expect("room");
+    let kvm = [&Xcrs { xcr0: Some(7) }.encode()[..], &buffer].concat();
+    let written = |write: &dyn Fn(&mut [u8]) -> Result<usize, ParseError>| {
+        let mut out = vec![0; 1024];
+        let length = write(&mut out).expect("a legal record");
+        out.truncate(length);
+        out
+    };
+    let records = [
+        written(&|out| pv.encode(out)),
+        written(&|out| pv.encode_stream(3, out)),
+        written(&|out| hvm.encode(out)),
+        written(&|out| hvm.encode_save(3, out)),
+        kvm,
+        image.clone(),
+    ];
+    (0..)
+        .zip(records)
+        .map(|(form, bytes)| {
+            let seed = [&[form, 0, 0][..], &bytes].concat();
+            ("legacy", format!("record-{form}"), seed)
+        })
+        .collect()
 }
 
 fn policies() -> Vec<Seed> {
