@@ -28,6 +28,7 @@ pub mod crc32c;
 pub mod error;
 pub mod handover;
 pub mod legacy;
+mod mutants;
 pub mod registers;
 pub mod stream;
 #[cfg(feature = "xstate")]

@@ -9,6 +9,7 @@
 use crate::component::{COMPONENTS, ComponentIndex, ComponentSet};
 use crate::error::broken_rules;
 use crate::layout::{Form, Geometry};
+use crate::mutants::rule;
 use crate::values::Limits;
 use crate::withheld::{self, Withheld};
 
@@ -128,17 +129,17 @@ impl HostXstate {
         mxcsr_mask: u32,
     ) -> Result<Self, CpuidError> {
         let vendor = cpuid(0, 0);
-        if vendor.eax < 0xd {
+        if rule!("cpuid-leaf-d") && vendor.eax < 0xd {
             return Err(CpuidError::NoLeafD(vendor.eax));
         }
         let features = cpuid(1, 0);
-        if features.ecx & 1 << 26 == 0 {
+        if rule!("cpuid-xsave") && features.ecx & 1 << 26 == 0 {
             return Err(CpuidError::NoXsave(features.ecx));
         }
         let user_leaf = cpuid(0xd, 0);
         let user = u64::from(user_leaf.edx) << 32 | u64::from(user_leaf.eax);
         let user = ComponentSet::from_bits_retain(user);
-        if !user.contains(ComponentSet::LEGACY) {
+        if rule!("cpuid-legacy") && !user.contains(ComponentSet::LEGACY) {
             return Err(CpuidError::NoLegacy(user.bits()));
         }
         let second = cpuid(0xd, 1);
@@ -146,7 +147,7 @@ impl HostXstate {
         let instructions = Instructions {
             xsaveopt: has(0),
             // XSAVES without XSAVEC is no machine: the one includes the other.
-            xsavec: has(1) || has(3),
+            xsavec: has(1) || rule!("host-xsaves-has-xsavec") && has(3),
             xgetbv1: has(2),
             xsaves: has(3),
             xfd: has(4),
@@ -175,11 +176,15 @@ impl HostXstate {
             let needed = index.payload_bytes().unwrap_or(0);
             let doubt = match placed {
                 Err(doubt) => Some(doubt),
-                Ok(facts) if (facts.size_bytes as usize) < needed => {
+                Ok(facts)
+                    if rule!("host-component-size") && (facts.size_bytes as usize) < needed =>
+                {
                     Some(Withheld::Small(facts.size_bytes, needed as u32))
                 }
-                Ok(_) if index == ComponentIndex::PKRU && !pku => Some(Withheld::Featureless),
-                Ok(_) if NEVER.has(index) => Some(Withheld::Never),
+                Ok(_) if rule!("host-pkru-needs-pku") && index == ComponentIndex::PKRU && !pku => {
+                    Some(Withheld::Featureless)
+                }
+                Ok(_) if rule!("host-never-offered") && NEVER.has(index) => Some(Withheld::Never),
                 Ok(_) => None,
             };
             if doubt.is_none() {
@@ -214,7 +219,7 @@ impl HostXstate {
                 shadow_stacks: seventh.ecx & 1 << 7 != 0,
                 branch_tracking: seventh.edx & 1 << 20 != 0,
             },
-            leaks_fp_pointers: amd && sizes.ebx & 1 << 2 == 0,
+            leaks_fp_pointers: rule!("xsa-52-vendor") && amd && sizes.ebx & 1 << 2 == 0,
         };
         host.settle();
         Ok(host)
@@ -263,7 +268,11 @@ impl HostXstate {
     }
 
     fn settle(&mut self) {
-        let held_back = BY_PERMISSION.difference(self.permitted);
+        let held_back = if rule!("host-permission") {
+            BY_PERMISSION.difference(self.permitted)
+        } else {
+            ComponentSet::EMPTY
+        };
         self.offered = self.sound.difference(held_back).whole_groups();
     }
 

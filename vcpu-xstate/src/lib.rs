@@ -28,6 +28,7 @@ pub mod layout;
 pub mod legacy;
 pub mod masks;
 pub mod model;
+mod mutants;
 pub mod owner;
 pub mod percpu;
 pub mod policy;

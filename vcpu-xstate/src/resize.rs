@@ -9,6 +9,7 @@ use crate::component::ComponentSet;
 use crate::error::broken_rules;
 use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, needs_room};
+use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
 use crate::switch::Version;
@@ -79,7 +80,7 @@ impl VcpuXstate {
         memory: &mut impl AreaMemory,
     ) -> Result<PreparedPolicy, PolicyError> {
         let offered = cpu.host().offered();
-        if !offered.contains(new.mask) {
+        if rule!("policy-host") && !offered.contains(new.mask) {
             return Err(PolicyError::Host(new.mask.difference(offered), offered));
         }
 
@@ -93,12 +94,12 @@ impl VcpuXstate {
         } else {
             Xcr0::RESET.components()
         };
-        if !may_name.contains(named) {
+        if rule!("policy-enabled") && !may_name.contains(named) {
             return Err(PolicyError::Enabled(named.difference(may_name), may_name));
         }
 
         let in_use = self.in_use(cpu).difference(new.mask).difference(drop);
-        if !in_use.is_empty() {
+        if rule!("policy-in-use") && !in_use.is_empty() {
             return Err(PolicyError::InUse(in_use, new.mask.union(drop)));
         }
 
@@ -108,7 +109,11 @@ impl VcpuXstate {
             .intersection(new.mask)
             .union(new.initial_accum(geometry.supervisor()))
             .union(needs_room(self.enabled(), geometry.xfd_capable()));
-        let mask = new.area(accum);
+        let mask = if rule!("area-follows-policy") {
+            new.area(accum)
+        } else {
+            self.area.mask()
+        };
         let area = if mask == self.area.mask() {
             None
         } else {
@@ -181,8 +186,16 @@ impl VcpuXstate {
         let idle = self
             .policy
             .deferred
-            .difference(held)
-            .difference(dirtied_unnoticed);
+            .difference(if rule!("reclaim-keeps-state") {
+                held
+            } else {
+                ComponentSet::EMPTY
+            })
+            .difference(if rule!("reclaim-keeps-enabled") {
+                dirtied_unnoticed
+            } else {
+                ComponentSet::EMPTY
+            });
         let accum = self.accum.difference(idle);
         let mask = self.policy.area(accum);
         if mask != self.area.mask() {

@@ -1,11 +1,13 @@
 //! A vCPU's state on its way out and in: export to a canonical image, import of a validated one.
 
 use crate::area::{Area, AreaMemory, OutOfMemory};
+use crate::component::ComponentSet;
 use crate::convert::{TooSmall, canonical_size, canonicalise};
 use crate::error::broken_rules;
 use crate::header::COMPACTED;
 use crate::hw::Hardware;
 use crate::masks::needs_room;
+use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
 use crate::validate::{Claims, TrustedImage};
@@ -52,7 +54,16 @@ impl VcpuXstate {
     pub fn export_size<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> usize {
         cpu.save(self);
         let geometry = cpu.host().geometry();
-        canonical_size(&self.area.image(geometry), geometry, self.xfd.components())
+        canonical_size(&self.area.image(geometry), geometry, self.left_out())
+    }
+
+    /// What the guest's XFD disables is not moved.
+    fn left_out(&self) -> ComponentSet {
+        if rule!("export-without-xfd") {
+            self.xfd.components()
+        } else {
+            ComponentSet::EMPTY
+        }
     }
 
     /// Writes the canonical image of what is in use to `out`. Tile data is left
@@ -68,8 +79,8 @@ impl VcpuXstate {
         cpu.save(self);
         let geometry = cpu.host().geometry();
         let image = self.area.image(geometry);
-        let written = canonicalise(&image, geometry, self.xfd.components(), out)
-            .map_err(ExportError::TooSmall)?;
+        let written =
+            canonicalise(&image, geometry, self.left_out(), out).map_err(ExportError::TooSmall)?;
         Ok(Exported {
             claims: Claims {
                 xstate_mask: self.policy.mask.bits(),
@@ -98,10 +109,10 @@ impl VcpuXstate {
     ) -> Result<(), ImportError> {
         let values = image.values();
         let (seen, allowed) = (values.policy_mask, self.policy.mask);
-        if !allowed.contains(seen) {
+        if rule!("import-policy") && !allowed.contains(seen) {
             return Err(ImportError::Policy(seen.bits(), allowed.bits()));
         }
-        if values.xsave != self.policy.xsave {
+        if rule!("import-xsave") && values.xsave != self.policy.xsave {
             let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
             return Err(ImportError::Xsave(seen, allowed));
         }
@@ -120,7 +131,9 @@ impl VcpuXstate {
         };
 
         // Nothing below fails.
-        cpu.abandon(self);
+        if rule!("import-revokes-registers") {
+            cpu.abandon(self);
+        }
         if let Some(area) = larger {
             self.replace_area(area, memory);
         }

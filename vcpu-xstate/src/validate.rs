@@ -15,6 +15,7 @@ use crate::header::{COMPACTED, XsaveHeader};
 use crate::image::Image;
 use crate::layout::{Form, Geometry, LEGACY_BYTES, LayoutDifference, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
+use crate::mutants::rule;
 use crate::values::{self, BadValue};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
 use crate::xfd::{Xfd, XfdError, xfd_verdict};
@@ -202,31 +203,37 @@ pub(crate) fn check_claims(
     use Rejection as R;
 
     // A guest with XSAVE does not become one without.
-    if claims.xsave != policy.xsave {
+    if rule!("policy-xsave") && claims.xsave != policy.xsave {
         return Err(R::Xsave(claims.xsave.into(), policy.xsave.into()));
     }
 
     // Every guest has x87 and SSE.
     let mask = ComponentSet::from_bits_retain(claims.xstate_mask);
-    if !mask.contains(ComponentSet::LEGACY) {
+    if rule!("xstate-mask-legacy") && !mask.contains(ComponentSet::LEGACY) {
         return Err(R::MaskLegacy(mask.bits()));
     }
 
     // No more than this vCPU may use, than this host offers, than the
     // directory describes.
-    let within = |limit: ComponentSet, error: fn(u64, u64) -> R| {
-        if limit.contains(mask) {
+    let within = |stands: bool, limit: ComponentSet, error: fn(u64, u64) -> R| {
+        if !stands || limit.contains(mask) {
             Ok(())
         } else {
             Err(error(mask.bits(), limit.bits()))
         }
     };
-    within(policy.mask, R::MaskPolicy)?;
-    within(host.offered(), R::MaskHost)?;
-    within(geometry.known(), R::MaskDirectory)?;
+    within(rule!("xstate-mask-policy"), policy.mask, R::MaskPolicy)?;
+    within(rule!("xstate-mask-host"), host.offered(), R::MaskHost)?;
+    within(
+        rule!("xstate-mask-directory"),
+        geometry.known(),
+        R::MaskDirectory,
+    )?;
 
     // The layouts agree over the policy.
-    if let Some(difference) = host.geometry().first_difference(geometry, mask) {
+    if let Some(difference) = host.geometry().first_difference(geometry, mask)
+        && rule!("component-layout")
+    {
         return Err(R::Layout(difference));
     }
 
@@ -234,21 +241,26 @@ pub(crate) fn check_claims(
     let supervisor = mask.intersection(host.geometry().supervisor());
     let capable = mask.intersection(host.geometry().xfd_capable());
     let xcr0 = xcr0_verdict(claims.xcr0, 0, mask.difference(supervisor)).map_err(R::Xcr0)?;
-    if !claims.xsave && xcr0 != Xcr0::RESET {
+    if rule!("xcr0-without-xsave") && !claims.xsave && xcr0 != Xcr0::RESET {
         return Err(R::Xcr0(Xcr0Error::WithoutXsave(claims.xcr0)));
     }
     let xss = xss_verdict(claims.xss, supervisor).map_err(R::Xss)?;
     let xfd = xfd_verdict(claims.xfd, capable).map_err(R::Xfd)?;
-    let xfd_err = xfd_verdict(claims.xfd_err, capable).map_err(R::XfdErr)?;
+    let allowed = if rule!("xfd-err-policy") {
+        capable
+    } else {
+        ComponentSet::ALL
+    };
+    let xfd_err = xfd_verdict(claims.xfd_err, allowed).map_err(R::XfdErr)?;
 
     // policy ⊇ accum ⊇ what is enabled and cannot be held back by XFD.
     let accum = ComponentSet::from_bits_retain(claims.accum);
-    if !mask.contains(accum) {
+    if rule!("accum-policy") && !mask.contains(accum) {
         return Err(R::AccumPolicy(accum.bits(), mask.bits()));
     }
     let enabled = xcr0.components().union(xss.components());
     let least = enabled.difference(capable).union(ComponentSet::LEGACY);
-    if !accum.contains(least) {
+    if rule!("accum-enabled") && !accum.contains(least) {
         return Err(R::AccumEnabled(accum.bits(), least.bits()));
     }
 
@@ -277,11 +289,11 @@ fn check_image<'a>(
     // The exact length comes before any byte is read: it follows from the
     // XCOMP_BV that came with the image.
     let claimed = claims.xcomp_bv;
-    if claimed & COMPACTED == 0 {
+    if rule!("xcomp-bv-bit-63") && claimed & COMPACTED == 0 {
         return Err(R::XcompBvBit63(claimed));
     }
     let layout = ComponentSet::from_bits_retain(claimed & !COMPACTED);
-    if !values.policy_mask.contains(layout) {
+    if rule!("xcomp-bv-policy") && !values.policy_mask.contains(layout) {
         let allowed = values.policy_mask.bits() | COMPACTED;
         return Err(R::XcompBvPolicy(claimed, allowed));
     }
@@ -289,7 +301,7 @@ fn check_image<'a>(
         return Err(too_short);
     }
     let exact = geometry.image_size(Form::Compacted, layout);
-    if bytes.len() != exact {
+    if rule!("image-length") && bytes.len() != exact {
         return Err(R::Length(len, exact as u64));
     }
 
@@ -297,12 +309,14 @@ fn check_image<'a>(
     let Some(Ok((header, _))) = bytes.get(LEGACY_BYTES..).map(XsaveHeader::ref_from_prefix) else {
         return Err(too_short);
     };
-    if header.xcomp_bv() != claimed {
+    if rule!("xcomp-bv-claim") && header.xcomp_bv() != claimed {
         return Err(R::XcompBvClaim(header.xcomp_bv(), claimed));
     }
 
     // Reserved bytes are zero.
-    if let Some(word) = header.first_reserved() {
+    if let Some(word) = header.first_reserved()
+        && rule!("header-reserved")
+    {
         return Err(R::HeaderReserved(word));
     }
 
@@ -310,17 +324,17 @@ fn check_image<'a>(
     // legacy region is there whether XCOMP_BV names it or not, but XRSTORS
     // does not care and faults.
     let xstate_bv = header.xstate_bv();
-    let within = |limit: ComponentSet, error: fn(u64, u64) -> R| {
-        if limit.contains(xstate_bv) {
+    let within = |stands: bool, limit: ComponentSet, error: fn(u64, u64) -> R| {
+        if !stands || limit.contains(xstate_bv) {
             Ok(())
         } else {
             Err(error(xstate_bv.bits(), limit.bits()))
         }
     };
-    within(layout, R::XstateBvXcompBv)?;
-    within(values.accum, R::XstateBvAccum)?;
+    within(rule!("xstate-bv-xcomp-bv"), layout, R::XstateBvXcompBv)?;
+    within(rule!("xstate-bv-accum"), values.accum, R::XstateBvAccum)?;
     let enabled = ComponentSet::ALL.difference(values.xfd.components());
-    within(enabled, R::XstateBvXfd)?;
+    within(rule!("xstate-bv-xfd"), enabled, R::XstateBvXfd)?;
 
     // What `Image::new` wants has been checked, each under its own name.
     Image::new(bytes, geometry, Form::Compacted).ok_or(too_short)

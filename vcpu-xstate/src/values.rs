@@ -6,6 +6,7 @@
 
 use crate::component::ComponentIndex;
 use crate::error::broken_rules;
+use crate::mutants::rule;
 
 /// What of a machine decides which contents it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,26 +27,20 @@ impl Limits {
     /// Whether IA32_U_CET takes `value`: canonical (the upper bits are the
     /// legacy bitmap's address), no bit of a feature that is not there, and
     /// not both TRACKER and SUPPRESS (SDM Vol. 1, 17.2.4).
-    pub(crate) const fn user_cet(&self, value: u64) -> Result<(), BadValue> {
+    pub(crate) fn user_cet(&self, value: u64) -> Result<(), BadValue> {
         let stacks = if self.shadow_stacks { 0x3 } else { 0 };
         let tracking = if self.branch_tracking { !0x3c3 } else { 0 };
-        if let Err(bad) = canonical(value, self.linear_address_bits) {
-            return Err(bad);
-        }
-        if let Err(bad) = only(value, stacks | tracking) {
-            return Err(bad);
-        }
-        if value & 0xc00 == 0xc00 {
+        canonical(value, self.linear_address_bits)?;
+        only(value, stacks | tracking)?;
+        if rule!("cet-tracker") && value & 0xc00 == 0xc00 {
             return Err(BadValue::CetTracker(value, value & !0x400));
         }
         Ok(())
     }
 
     /// Whether a shadow-stack pointer is one: a canonical multiple of 4.
-    pub(crate) const fn shadow_stack_pointer(&self, value: u64) -> Result<(), BadValue> {
-        if let Err(bad) = canonical(value, self.linear_address_bits) {
-            return Err(bad);
-        }
+    pub(crate) fn shadow_stack_pointer(&self, value: u64) -> Result<(), BadValue> {
+        canonical(value, self.linear_address_bits)?;
         only(value, if self.shadow_stacks { !0x3 } else { 0 })
     }
 }
@@ -80,8 +75,8 @@ broken_rules!(BadValue,
 ///
 /// # Errors
 /// It has bits that fault.
-pub const fn check_mxcsr(mxcsr: u32, limits: &Limits) -> Result<(), BadValue> {
-    if mxcsr & !limits.mxcsr_mask == 0 {
+pub fn check_mxcsr(mxcsr: u32, limits: &Limits) -> Result<(), BadValue> {
+    if !rule!("mxcsr") || mxcsr & !limits.mxcsr_mask == 0 {
         Ok(())
     } else {
         Err(BadValue::Mxcsr(mxcsr as u64, limits.mxcsr_mask as u64))
@@ -125,7 +120,7 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
         ComponentIndex::LBR => {
             only(at(0), 0x007f_000f)?;
             let depth = at(8);
-            if depth > 64 || depth % 8 != 0 {
+            if rule!("lbr-depth") && (depth > 64 || depth % 8 != 0) {
                 return Err(BadValue::LbrDepth(depth, 64));
             }
             (0..33).try_for_each(|i| {
@@ -146,7 +141,7 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
 fn tile_config(bytes: &[u8]) -> Result<(), BadValue> {
     let byte = |i: usize| u64::from(bytes.get(i).copied().unwrap_or(0));
     let most = |value: u64, largest: u64| {
-        if value <= largest {
+        if !rule!("tile-config") || value <= largest {
             Ok(())
         } else {
             Err(BadValue::TileConfig(value, largest))
@@ -178,22 +173,22 @@ fn word(bytes: &[u8], offset: usize) -> u64 {
         .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-const fn only(value: u64, allowed: u64) -> Result<(), BadValue> {
-    if value & !allowed == 0 {
+fn only(value: u64, allowed: u64) -> Result<(), BadValue> {
+    if !rule!("component-reserved") || value & !allowed == 0 {
         Ok(())
     } else {
         Err(BadValue::Reserved(value, allowed))
     }
 }
 
-const fn canonical(value: u64, linear_address_bits: u8) -> Result<(), BadValue> {
+fn canonical(value: u64, linear_address_bits: u8) -> Result<(), BadValue> {
     // Sign-extended from the top implemented bit; the width is 48 to 57.
     let shift = match linear_address_bits {
         0..48 => 16,
         bits @ 48..=57 => 64 - bits as u32,
         58.. => 7,
     };
-    if ((value << shift) as i64 >> shift) as u64 == value {
+    if !rule!("component-address") || ((value << shift) as i64 >> shift) as u64 == value {
         Ok(())
     } else {
         Err(BadValue::Address(value, u64::MAX >> (shift + 1)))

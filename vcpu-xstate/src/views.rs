@@ -123,11 +123,8 @@ impl ShadowStackPointer {
     ///
     /// # Errors
     /// It is not canonical, not a multiple of 4, or there are no shadow stacks.
-    pub const fn new(address: u64, limits: &Limits) -> Result<Self, BadValue> {
-        match limits.shadow_stack_pointer(address) {
-            Ok(()) => Ok(Self(address)),
-            Err(bad) => Err(bad),
-        }
+    pub fn new(address: u64, limits: &Limits) -> Result<Self, BadValue> {
+        limits.shadow_stack_pointer(address).map(|()| Self(address))
     }
 
     /// The linear address.
@@ -153,11 +150,8 @@ impl UserCet {
     /// # Errors
     /// A reserved bit, one of a feature that the machine lacks, TRACKER
     /// together with SUPPRESS, or a bitmap's address that is not canonical.
-    pub const fn new(bits: u64, limits: &Limits) -> Result<Self, BadValue> {
-        match limits.user_cet(bits) {
-            Ok(()) => Ok(Self(bits)),
-            Err(bad) => Err(bad),
-        }
+    pub fn new(bits: u64, limits: &Limits) -> Result<Self, BadValue> {
+        limits.user_cet(bits).map(|()| Self(bits))
     }
 
     /// The register's value.
@@ -268,11 +262,8 @@ impl Mxcsr {
     ///
     /// # Errors
     /// A bit that it lacks.
-    pub const fn new(bits: u32, limits: &Limits) -> Result<Self, BadValue> {
-        match check_mxcsr(bits, limits) {
-            Ok(()) => Ok(Self(bits)),
-            Err(bad) => Err(bad),
-        }
+    pub fn new(bits: u32, limits: &Limits) -> Result<Self, BadValue> {
+        check_mxcsr(bits, limits).map(|()| Self(bits))
     }
 
     /// The register's value.

@@ -5,6 +5,7 @@
 
 use crate::component::ComponentSet;
 use crate::error::broken_rules;
+use crate::mutants::rule;
 
 /// A value of XCR0 that the architecture and the policy allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,49 +66,56 @@ broken_rules!(Xcr0Error,
 
 /// Whether a guest may write `value` to XCR0 at privilege level `cpl`, where
 /// its policy has the user components `policy`. Every error is #GP(0).
-pub const fn xcr0_verdict(value: u64, cpl: u8, policy: ComponentSet) -> Result<Xcr0, Xcr0Error> {
+pub fn xcr0_verdict(value: u64, cpl: u8, policy: ComponentSet) -> Result<Xcr0, Xcr0Error> {
     let set = ComponentSet::from_bits_retain(value);
 
     // XSETBV is privileged. (Under SVM and VMX the exit comes before this check.)
-    if cpl != 0 {
+    if rule!("xcr0-cpl") && cpl != 0 {
         return Err(Xcr0Error::Cpl(cpl));
     }
 
     // Bit 0 must be 1.
-    if value & 1 == 0 {
+    if rule!("xcr0-x87") && value & 1 == 0 {
         return Err(Xcr0Error::X87(value));
     }
 
     // Nothing but what the policy has; bit 63 and supervisor components never are.
     let allowed = policy.intersection(ComponentSet::ALL);
-    if !allowed.contains(set) {
+    if rule!("xcr0-policy") && !allowed.contains(set) {
         return Err(Xcr0Error::Policy(value, allowed.bits()));
     }
 
     // AVX state includes the low halves, which are SSE's (XSA-54).
-    if value & 0x4 != 0 && value & 0x2 == 0 {
+    if rule!("xcr0-avx-needs-sse") && value & 0x4 != 0 && value & 0x2 == 0 {
         return Err(Xcr0Error::AvxNeedsSse(value));
     }
 
     // AVX-512: all three and AVX below them.
-    if set.intersects(ComponentSet::AVX512)
+    if rule!("xcr0-avx512-group")
+        && set.intersects(ComponentSet::AVX512)
         && !(set.contains(ComponentSet::AVX512) && value & 0x4 != 0)
     {
         return Err(Xcr0Error::Avx512(value));
     }
 
     // MPX: both or none.
-    if set.intersects(ComponentSet::MPX) && !set.contains(ComponentSet::MPX) {
+    if rule!("xcr0-mpx-group")
+        && set.intersects(ComponentSet::MPX)
+        && !set.contains(ComponentSet::MPX)
+    {
         return Err(Xcr0Error::Mpx(value));
     }
 
     // AMX: both or none.
-    if set.intersects(ComponentSet::AMX) && !set.contains(ComponentSet::AMX) {
+    if rule!("xcr0-amx-group")
+        && set.intersects(ComponentSet::AMX)
+        && !set.contains(ComponentSet::AMX)
+    {
         return Err(Xcr0Error::Amx(value));
     }
 
     // APX re-used MPX's place in the standard form.
-    if value & 1 << 19 != 0 && set.intersects(ComponentSet::MPX) {
+    if rule!("xcr0-apx-or-mpx") && value & 1 << 19 != 0 && set.intersects(ComponentSet::MPX) {
         return Err(Xcr0Error::ApxWithMpx(value));
     }
 
@@ -115,8 +123,8 @@ pub const fn xcr0_verdict(value: u64, cpl: u8, policy: ComponentSet) -> Result<X
 }
 
 /// Whether XSETBV with this ECX names a register: XCR0 is the only one.
-pub const fn xsetbv_index(ecx: u32) -> Result<(), Xcr0Error> {
-    if ecx == 0 {
+pub fn xsetbv_index(ecx: u32) -> Result<(), Xcr0Error> {
+    if !rule!("xcr0-index") || ecx == 0 {
         Ok(())
     } else {
         Err(Xcr0Error::Index(ecx))
@@ -125,8 +133,8 @@ pub const fn xsetbv_index(ecx: u32) -> Result<(), Xcr0Error> {
 
 /// Whether XGETBV with this ECX names a register: XCR0, and XCR0 & XINUSE as
 /// number 1 where the policy has that feature (CPUID.(0xD,1):EAX bit 2).
-pub const fn xgetbv_index(ecx: u32, has_xgetbv1: bool) -> Result<(), Xcr0Error> {
-    if ecx == 0 || (ecx == 1 && has_xgetbv1) {
+pub fn xgetbv_index(ecx: u32, has_xgetbv1: bool) -> Result<(), Xcr0Error> {
+    if !rule!("xgetbv-index") || ecx == 0 || (ecx == 1 && has_xgetbv1) {
         Ok(())
     } else {
         Err(Xcr0Error::Index(ecx))

@@ -6,6 +6,7 @@
 use crate::area::OutOfMemory;
 use crate::component::ComponentSet;
 use crate::error::broken_rules;
+use crate::mutants::rule;
 
 /// A value of IA32_XFD or IA32_XFD_ERR that the policy allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,9 +40,9 @@ broken_rules!(XfdError,
 
 /// Whether a guest may write `value` to either register, where `capable` are
 /// the components of its policy that XFD can disable.
-pub const fn xfd_verdict(value: u64, capable: ComponentSet) -> Result<Xfd, XfdError> {
+pub fn xfd_verdict(value: u64, capable: ComponentSet) -> Result<Xfd, XfdError> {
     let allowed = capable.intersection(ComponentSet::ALL);
-    if allowed.contains(ComponentSet::from_bits_retain(value)) {
+    if !rule!("xfd-policy") || allowed.contains(ComponentSet::from_bits_retain(value)) {
         Ok(Xfd(value))
     } else {
         Err(XfdError::Policy(value, allowed.bits()))

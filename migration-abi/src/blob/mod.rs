@@ -20,6 +20,7 @@ pub use v1 as latest;
 pub use latest::{Blob, DirectoryEntry, Fields};
 
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// Why a blob was not read, or not written.
 pub type BlobError = ParseError;
@@ -31,12 +32,13 @@ pub const MAGIC: [u8; 8] = *b"XFXSTATE";
 pub fn parse(bytes: &[u8]) -> Result<Blob<'_>, BlobError> {
     match version(bytes)? {
         v1::VERSION => Blob::parse(bytes),
-        other => Err(ParseError::new(
+        other if rule!("blob-version") => Err(ParseError::new(
             Rule::BlobVersion,
             MAGIC.len(),
             u64::from(other),
             Allowed::Exactly(v1::VERSION as u64),
         )),
+        _ => Blob::parse(bytes),
     }
 }
 
@@ -50,7 +52,7 @@ pub fn version(bytes: &[u8]) -> Result<u16, BlobError> {
             Allowed::AtLeast(10),
         ));
     };
-    if *magic != MAGIC {
+    if rule!("blob-magic") && *magic != MAGIC {
         let (seen, magic) = (u64::from_le_bytes(*magic), u64::from_le_bytes(MAGIC));
         return Err(ParseError::new(
             Rule::BlobMagic,

@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Status;
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 use crate::stream::{MigrationId, RecordType, StreamError};
 
 /// Version of the messages, independent of the stream's.
@@ -144,7 +145,7 @@ impl<'a> Message<'a> {
         let Ok((prefix, rest)) = Prefix::read_from_prefix(payload) else {
             return Err(length(payload.len(), Allowed::AtLeast(PREFIX_BYTES as u64)));
         };
-        if prefix.version != HANDOVER_VERSION {
+        if rule!("handover-version") && prefix.version != HANDOVER_VERSION {
             let (seen, allowed) = (
                 u64::from(prefix.version),
                 Allowed::Exactly(u64::from(HANDOVER_VERSION)),
@@ -173,7 +174,7 @@ impl<'a> Message<'a> {
             RecordType::Running => bare(rest, Body::Running)?,
             RecordType::Done => bare(rest, Body::Done)?,
             RecordType::Query => bare(rest, Body::Query)?,
-            other => {
+            other if rule!("handover-type") => {
                 let allowed = Allowed::Between(0x100, 0x109);
                 return Err(ParseError::new(
                     Rule::HandoverType,
@@ -182,6 +183,7 @@ impl<'a> Message<'a> {
                     allowed,
                 ));
             }
+            _ => bare(rest, Body::Query)?,
         };
         Ok(Self { migration_id, body })
     }
@@ -271,7 +273,7 @@ fn hello<'a>(rest: &[u8]) -> Result<Body<'a>, StreamError> {
     let role = match code {
         1 => Role::Source,
         2 => Role::Receiver,
-        other => {
+        other if rule!("handover-role") => {
             let allowed = Allowed::Between(1, 2);
             return Err(ParseError::new(
                 Rule::HandoverRole,
@@ -280,6 +282,7 @@ fn hello<'a>(rest: &[u8]) -> Result<Body<'a>, StreamError> {
                 allowed,
             ));
         }
+        _ => Role::Receiver,
     };
     Ok(Body::Hello { role, boot_nonce })
 }
@@ -288,7 +291,8 @@ fn status<'a>(rest: &[u8]) -> Result<Body<'a>, StreamError> {
     let Speaker {
         code, boot_nonce, ..
     } = speaker(rest)?;
-    let Some(status) = Status::from_code(code) else {
+    let known = Status::from_code(code);
+    let Some(status) = known.or((!rule!("handover-state")).then_some(Status::Unknown)) else {
         let allowed = Allowed::Words("0, 0x101 to 0x107, or 0x201 to 0x206");
         return Err(ParseError::new(
             Rule::HandoverState,
@@ -312,13 +316,13 @@ fn reason(rest: &[u8]) -> Result<Reason<'_>, StreamError> {
     let refused = |seen: u64, allowed| {
         ParseError::new(Rule::HandoverText, PREFIX_BYTES + TAIL_BYTES, seen, allowed)
     };
-    if text.len() > MAX_TEXT_BYTES {
+    if rule!("handover-text") && text.len() > MAX_TEXT_BYTES {
         return Err(refused(
             text.len() as u64,
             Allowed::AtMost(MAX_TEXT_BYTES as u64),
         ));
     }
-    if u64::from(wire.text_len) != text.len() as u64 {
+    if rule!("record-length") && u64::from(wire.text_len) != text.len() as u64 {
         let offset = PREFIX_BYTES + offset_of!(WireReason, text_len);
         let allowed = Allowed::Exactly(text.len() as u64);
         return Err(ParseError::new(
@@ -332,7 +336,9 @@ fn reason(rest: &[u8]) -> Result<Reason<'_>, StreamError> {
     let text =
         core::str::from_utf8(text).map_err(|error| refused(error.valid_up_to() as u64, words))?;
     // It ends on an operator's terminal.
-    if let Some(control) = text.chars().find(|character| character.is_control()) {
+    if let Some(control) = text.chars().find(|character| character.is_control())
+        && rule!("handover-text")
+    {
         return Err(refused(u64::from(u32::from(control)), words));
     }
     Ok(Reason {
@@ -343,7 +349,7 @@ fn reason(rest: &[u8]) -> Result<Reason<'_>, StreamError> {
 }
 
 fn bare<'a>(rest: &[u8], body: Body<'a>) -> Result<Body<'a>, StreamError> {
-    if rest.is_empty() {
+    if !rule!("record-length") || rest.is_empty() {
         return Ok(body);
     }
     Err(length(
@@ -353,7 +359,7 @@ fn bare<'a>(rest: &[u8], body: Body<'a>) -> Result<Body<'a>, StreamError> {
 }
 
 fn zero(offset: usize, seen: u64) -> Result<(), StreamError> {
-    if seen == 0 {
+    if !rule!("record-reserved") || seen == 0 {
         return Ok(());
     }
     Err(ParseError::new(

@@ -2,6 +2,7 @@
 
 use super::message::{Body, Message};
 use super::{Action, Effect, Lost, Refused, Status, source};
+use crate::mutants::rule;
 use crate::stream::RecordType;
 
 /// Where the receiver stands with one migration.
@@ -143,7 +144,7 @@ impl State {
 }
 
 /// The machine: the state after `event`, and what is to be done; or why nothing was changed.
-pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused> {
+pub fn next(state: State, event: Event) -> Result<(State, Action), Refused> {
     match event {
         Event::Accept => match state {
             State::Receiving => Ok((
@@ -165,7 +166,10 @@ pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused
             State::Running | State::Done => {
                 Ok((state, Action::new(Effect::None, RecordType::Running)))
             }
-            State::Receiving | State::Accepted => Err(Refused::OutOfOrder),
+            State::Receiving | State::Accepted if rule!("handover-take-when-ready") => {
+                Err(Refused::OutOfOrder)
+            }
+            State::Receiving | State::Accepted => Ok((State::Running, Action::NOTHING)),
             State::Discarded => Err(Refused::Ended),
         },
         Event::Confirm => match state {
@@ -185,7 +189,8 @@ pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused
                 State::Discarded,
                 Action::new(Effect::None, RecordType::Abort),
             )),
-            State::Ready => Err(Refused::ReadyWasSaid),
+            State::Ready if rule!("handover-ready-was-said") => Err(Refused::ReadyWasSaid),
+            State::Ready => discard(),
             State::Running | State::Done => Err(Refused::OutOfOrder),
         },
         Event::PeerStatus(peer) => peer_status(state, peer),
@@ -219,10 +224,7 @@ const fn out_of_order(state: State) -> Result<(State, Action), Refused> {
 }
 
 /// What the source says of itself. Only a receiver that waits has much to learn.
-const fn peer_status(
-    state: State,
-    peer: Option<source::State>,
-) -> Result<(State, Action), Refused> {
+fn peer_status(state: State, peer: Option<source::State>) -> Result<(State, Action), Refused> {
     match (state, peer) {
         // It runs on there, and never commits this attempt: an end is an end.
         (State::Receiving | State::Accepted | State::Ready, Some(source::State::Aborted)) => {
@@ -230,7 +232,8 @@ const fn peer_status(
         }
         (State::Running, Some(source::State::Aborted)) => Err(Refused::Contradiction),
         (State::Ready, Some(source::State::Committed)) => next(state, Event::Take),
-        (State::Ready, None) => Err(Refused::SourceUnknown),
+        (State::Ready, None) if rule!("handover-source-unknown") => Err(Refused::SourceUnknown),
+        (State::Ready, None) => next(state, Event::Take),
         // Freed there without having run here: only force can have done that.
         (State::Receiving | State::Accepted | State::Ready, Some(source::State::Done)) => {
             Err(Refused::Contradiction)

@@ -2,6 +2,7 @@
 
 use super::message::{Body, Message};
 use super::{Action, Effect, Lost, Refused, receiver};
+use crate::mutants::rule;
 use crate::stream::RecordType;
 
 /// Where the source stands with one migration.
@@ -136,7 +137,7 @@ impl State {
 }
 
 /// The machine: the state after `event`, and what is to be done; or why nothing was changed.
-pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused> {
+pub fn next(state: State, event: Event) -> Result<(State, Action), Refused> {
     match event {
         Event::Begin => match state {
             State::Running => Ok((
@@ -146,7 +147,8 @@ pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused
                     say: None,
                 },
             )),
-            State::Done | State::Aborted => Err(Refused::Ended),
+            State::Done | State::Aborted if rule!("handover-ended") => Err(Refused::Ended),
+            State::Done | State::Aborted => Ok((State::Sending, Action::NOTHING)),
             _ => Err(Refused::OutOfOrder),
         },
         Event::Accept => step(state, State::Sending, State::Accepted),
@@ -154,6 +156,9 @@ pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused
         // Giving up the right is the first half; COMMIT is said of what has
         // happened. Again: the COMMIT may have been lost.
         Event::Release => match state {
+            State::Accepted if !rule!("handover-commit-point") => {
+                Ok((State::Committed, Action::NOTHING))
+            }
             State::Offered | State::Committed => Ok((
                 State::Committed,
                 Action::new(Effect::None, RecordType::Commit),
@@ -168,7 +173,8 @@ pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused
                 Ok((State::Aborted, Action::new(Effect::Run, RecordType::Abort)))
             }
             State::Aborted => Ok((State::Aborted, Action::new(Effect::None, RecordType::Abort))),
-            State::Committed => Err(Refused::RightGivenUp),
+            State::Committed if rule!("handover-right-given-up") => Err(Refused::RightGivenUp),
+            State::Committed => Ok((State::Aborted, Action::new(Effect::Run, RecordType::Abort))),
             State::Done => Err(Refused::Ended),
             State::Running => Err(Refused::OutOfOrder),
         },
@@ -182,8 +188,8 @@ pub const fn next(state: State, event: Event) -> Result<(State, Action), Refused
 }
 
 /// A step that is due in one state alone.
-const fn step(state: State, from: State, to: State) -> Result<(State, Action), Refused> {
-    if state.code() == from.code() {
+fn step(state: State, from: State, to: State) -> Result<(State, Action), Refused> {
+    if !rule!("handover-out-of-order") || state.code() == from.code() {
         Ok((to, Action::NOTHING))
     } else if state.has_ended() {
         Err(Refused::Ended)
@@ -193,20 +199,18 @@ const fn step(state: State, from: State, to: State) -> Result<(State, Action), R
 }
 
 /// The receiver runs. Again: the DONE may have been lost.
-const fn confirm(state: State) -> Result<(State, Action), Refused> {
+fn confirm(state: State) -> Result<(State, Action), Refused> {
     match state {
         State::Committed => Ok((State::Done, Action::new(Effect::Free, RecordType::Done))),
         State::Done => Ok((State::Done, Action::new(Effect::None, RecordType::Done))),
-        _ => Err(Refused::Contradiction),
+        _ if rule!("handover-contradiction") => Err(Refused::Contradiction),
+        _ => Ok((State::Done, Action::NOTHING)),
     }
 }
 
 /// What the receiver says of itself, by its hypervisor's word. Only a committed
 /// source has anything to learn: before, the right is here whatever is there.
-const fn peer_status(
-    state: State,
-    peer: Option<receiver::State>,
-) -> Result<(State, Action), Refused> {
+fn peer_status(state: State, peer: Option<receiver::State>) -> Result<(State, Action), Refused> {
     match (state, peer) {
         (_, Some(receiver::State::Running | receiver::State::Done)) => confirm(state),
         (State::Committed, Some(receiver::State::Ready)) => next(state, Event::Release),
@@ -214,7 +218,12 @@ const fn peer_status(
         (State::Committed, Some(receiver::State::Discarded)) => {
             Ok((State::Aborted, Action::new(Effect::Run, RecordType::Abort)))
         }
-        (State::Committed, None) => Err(Refused::ReceiverUnknown),
+        (State::Committed, None) if rule!("handover-receiver-unknown") => {
+            Err(Refused::ReceiverUnknown)
+        }
+        (State::Committed, None) => {
+            Ok((State::Aborted, Action::new(Effect::Run, RecordType::Abort)))
+        }
         // It said READY before we committed, and cannot have gone back. A late
         // STATUS from before then looks the same, and is as worthless.
         (State::Committed, Some(receiver::State::Receiving | receiver::State::Accepted)) => {

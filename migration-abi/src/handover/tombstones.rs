@@ -1,6 +1,7 @@
 //! What remains of migrations that ended: their ids, and how.
 
 use super::Status;
+use crate::mutants::rule;
 use crate::stream::MigrationId;
 
 /// The last `N` migrations that ended on this host. Where an older one is
@@ -30,7 +31,8 @@ impl<const N: usize> Tombstones<N> {
             Status::Source(state) => state.has_ended(),
             Status::Receiver(state) => state.has_ended(),
         };
-        if !ended || self.find(id) != Status::Unknown {
+        let again = rule!("handover-tombstone-once") && self.find(id) != Status::Unknown;
+        if rule!("handover-tombstone-of-ends") && !ended || again {
             return false;
         }
         let Some(grave) = self.graves.get_mut(self.oldest) else {

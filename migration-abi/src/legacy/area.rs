@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// Legacy region and header: no image is shorter (SDM Vol. 1, 13.4.1, 13.4.2).
 pub const MIN_BYTES: usize = 576;
@@ -69,7 +70,7 @@ impl<'a> Area<'a> {
     /// Errors: fewer than 576 bytes, or XCOMP_BV is not 0.
     pub fn parse_standard(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let area = Self::parse(bytes)?;
-        if area.xcomp_bv != 0 {
+        if rule!("legacy-image-form") && area.xcomp_bv != 0 {
             let (at, seen) = (XCOMP_BV_OFFSET, area.xcomp_bv);
             let allowed = Allowed::Exactly(0);
             return Err(ParseError::new(Rule::LegacyImageForm, at, seen, allowed));

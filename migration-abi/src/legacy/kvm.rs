@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::area::Area;
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// Length of the buffer of KVM_GET_XSAVE, and least length of XSAVE2's.
 pub const XSAVE_BYTES: usize = 4096;
@@ -29,7 +30,7 @@ impl<'a> Xsave<'a> {
     ///
     /// Errors: shorter than 4096 bytes, or XCOMP_BV is not 0.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
-        if bytes.len() < XSAVE_BYTES {
+        if rule!("legacy-kvm-length") && bytes.len() < XSAVE_BYTES {
             return Err(too_short(bytes.len()));
         }
         Area::parse_standard(bytes).map(Self)
@@ -47,7 +48,7 @@ impl<'a> Xsave<'a> {
     /// image is not a standard one. Nothing is written then.
     pub fn encode(image: &[u8], buffer: &mut [u8]) -> Result<(), ParseError> {
         Area::parse_standard(image)?;
-        if buffer.len() < XSAVE_BYTES {
+        if rule!("legacy-kvm-length") && buffer.len() < XSAVE_BYTES {
             return Err(too_short(buffer.len()));
         }
         let given = buffer.len() as u64;
@@ -104,7 +105,7 @@ impl Xcrs {
             let exactly = Allowed::Exactly(XCRS_BYTES as u64);
             return stop(Rule::LegacyXcrsLength, 0, bytes.len() as u64, exactly);
         };
-        if raw.flags != 0 {
+        if rule!("legacy-xcrs-flags") && raw.flags != 0 {
             let (at, seen) = (offset_of!(RawXcrs, flags), raw.flags.into());
             return stop(Rule::LegacyXcrsFlags, at, seen, Allowed::Exactly(0));
         }
@@ -114,7 +115,7 @@ impl Xcrs {
         };
         let mut xcr0 = None;
         for (index, xcr) in xcrs.iter().enumerate() {
-            if xcr.xcr != 0 || xcr0.is_some() {
+            if rule!("legacy-xcr") && (xcr.xcr != 0 || xcr0.is_some()) {
                 let at = offset_of!(RawXcrs, xcrs) + index * size_of::<RawXcr>();
                 let words = Allowed::Words("XCR0, once");
                 return stop(Rule::LegacyXcr, at, xcr.xcr.into(), words);

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::area::Area;
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// Type code of the HVM save record.
 pub const CPU_XSAVE_CODE: u16 = 16;
@@ -123,10 +124,10 @@ impl<'a> PvRecord<'a> {
     pub fn parse_stream(bytes: &'a [u8]) -> Result<(u32, Self, usize), ParseError> {
         let (head, rest) = StreamHead::read_from_prefix(bytes)
             .map_err(|_| length(bytes.len(), STREAM_HEAD_BYTES))?;
-        if head.record_type != X86_PV_VCPU_XSAVE {
+        if rule!("legacy-xen-type") && head.record_type != X86_PV_VCPU_XSAVE {
             return Err(record_type(head.record_type, X86_PV_VCPU_XSAVE));
         }
-        if head.reserved != 0 {
+        if rule!("legacy-xen-reserved") && head.reserved != 0 {
             let (at, seen) = (12, u64::from(head.reserved));
             let allowed = Allowed::Exactly(0);
             return Err(ParseError::new(Rule::LegacyXenReserved, at, seen, allowed));
@@ -225,7 +226,7 @@ impl<'a> HvmRecord<'a> {
     pub fn parse_save(bytes: &'a [u8]) -> Result<(u16, Self, usize), ParseError> {
         let (descriptor, rest) = Descriptor::read_from_prefix(bytes)
             .map_err(|_| length(bytes.len(), DESCRIPTOR_BYTES))?;
-        if descriptor.typecode != CPU_XSAVE_CODE {
+        if rule!("legacy-xen-type") && descriptor.typecode != CPU_XSAVE_CODE {
             let (seen, code) = (descriptor.typecode.into(), CPU_XSAVE_CODE.into());
             return Err(record_type(seen, code));
         }
@@ -290,8 +291,7 @@ fn image(
 ) -> Result<Option<Area<'_>>, ParseError> {
     let empty = xcr0 == 0 && xcr0_accum == 0;
     match (bytes.is_empty(), empty) {
-        (true, true) => Ok(None),
-        (true, false) => {
+        (true, false) if rule!("legacy-xen-empty") => {
             let allowed = Allowed::Exactly(0);
             let seen = xcr0 | xcr0_accum;
             let registers = offset - size_of::<PvHead>();
@@ -302,12 +302,13 @@ fn image(
                 allowed,
             ))
         }
-        (false, true) => {
+        (false, true) if rule!("legacy-xen-empty") => {
             let allowed = Allowed::Exactly(offset as u64);
             let seen = (offset + bytes.len()) as u64;
             Err(ParseError::new(Rule::LegacyXenEmpty, 0, seen, allowed))
         }
-        (false, false) => Area::parse_standard(bytes)
+        (true, _) => Ok(None),
+        (false, _) => Area::parse_standard(bytes)
             .map(Some)
             .map_err(|error| error.within(offset)),
     }

@@ -9,6 +9,7 @@ use super::{
     VcpuRegisters, attributes,
 };
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 impl VcpuRegisters {
     /// The eight segment registers with their offsets in the record.
@@ -42,7 +43,7 @@ impl VcpuRegisters {
         ] {
             table.check().map_err(|error| error.within(offset))?;
         }
-        if self.cr8 > 15 {
+        if rule!("task-priority") && self.cr8 > 15 {
             return stop(
                 Rule::TaskPriority,
                 offset_of!(Self, cr8),
@@ -53,7 +54,7 @@ impl VcpuRegisters {
         self.pending_event
             .check()
             .map_err(|error| error.within(offset_of!(Self, pending_event)))?;
-        if self.interrupt_shadow > SHADOW_MOV_SS {
+        if rule!("interrupt-shadow") && self.interrupt_shadow > SHADOW_MOV_SS {
             let seen = u64::from(self.interrupt_shadow);
             return stop(
                 Rule::InterruptShadow,
@@ -62,7 +63,7 @@ impl VcpuRegisters {
                 AtMost(2),
             );
         }
-        if self.nmi_blocked > 1 {
+        if rule!("nmi-blocked") && self.nmi_blocked > 1 {
             return stop(
                 Rule::NmiBlocked,
                 offset_of!(Self, nmi_blocked),
@@ -70,7 +71,7 @@ impl VcpuRegisters {
                 AtMost(1),
             );
         }
-        if Activity::from_code(self.activity).is_none() {
+        if rule!("activity") && Activity::from_code(self.activity).is_none() {
             return stop(
                 Rule::Activity,
                 offset_of!(Self, activity),
@@ -79,19 +80,19 @@ impl VcpuRegisters {
             );
         }
         for (index, &byte) in self.reserved.iter().enumerate() {
-            if byte != 0 {
+            if rule!("registers-reserved") && byte != 0 {
                 let offset = offset_of!(Self, reserved) + index;
                 return stop(Rule::RegistersReserved, offset, u64::from(byte), Exactly(0));
             }
         }
         for (index, &vector) in self.event_vectors.iter().enumerate() {
-            if (1..32).contains(&vector) {
+            if rule!("paravirtual-vector") && (1..32).contains(&vector) {
                 let words = Allowed::Words("0, or 0x20 to 0xff");
                 let offset = offset_of!(Self, event_vectors) + index;
                 return stop(Rule::ParavirtualVector, offset, u64::from(vector), words);
             }
         }
-        if self.pending_events >= 1 << EVENTS {
+        if rule!("paravirtual-pending") && self.pending_events >= 1 << EVENTS {
             let offset = offset_of!(Self, pending_events);
             return stop(
                 Rule::ParavirtualPending,
@@ -111,7 +112,7 @@ impl Segment {
             (offset_of!(Self, reserved2), u64::from(self.reserved2)),
         ];
         for (offset, seen) in reserved {
-            if seen != 0 {
+            if rule!("registers-reserved") && seen != 0 {
                 return Err(ParseError::new(
                     Rule::RegistersReserved,
                     offset,
@@ -120,7 +121,7 @@ impl Segment {
                 ));
             }
         }
-        if self.attributes & !attributes::ALL != 0 {
+        if rule!("segment-attributes") && self.attributes & !attributes::ALL != 0 {
             return Err(ParseError::new(
                 Rule::SegmentAttributes,
                 offset_of!(Self, attributes),
@@ -134,7 +135,7 @@ impl Segment {
 
 impl DescriptorTable {
     fn check(&self) -> Result<(), ParseError> {
-        if self.limit > 0xffff {
+        if rule!("table-limit") && self.limit > 0xffff {
             let (offset, seen) = (offset_of!(Self, limit), u64::from(self.limit));
             return Err(ParseError::new(
                 Rule::TableLimit,
@@ -143,7 +144,7 @@ impl DescriptorTable {
                 Allowed::AtMost(0xffff),
             ));
         }
-        if self.reserved != 0 {
+        if rule!("registers-reserved") && self.reserved != 0 {
             let (offset, seen) = (offset_of!(Self, reserved), u64::from(self.reserved));
             return Err(ParseError::new(
                 Rule::RegistersReserved,
@@ -161,7 +162,8 @@ impl PendingEvent {
         use Allowed::{AtMost, Between, Exactly, Words};
         let stop = |rule, offset, seen, allowed| Err(ParseError::new(rule, offset, seen, allowed));
 
-        let Some(kind) = self.event_kind() else {
+        let known = self.event_kind();
+        let Some(kind) = known.or((!rule!("event-kind")).then_some(EventKind::Interrupt)) else {
             let known = Words("0 to 5, with or without 0x80");
             return stop(
                 Rule::EventKind,
@@ -173,7 +175,7 @@ impl PendingEvent {
         // "No event, interrupted in delivery" contradicts itself, and old bytes
         // behind a "none" would make two records of one state differ.
         if kind == EventKind::None {
-            return if *self == Self::NONE {
+            return if !rule!("event-residue") || *self == Self::NONE {
                 Ok(())
             } else {
                 let seen = u64::from_le_bytes(zerocopy::transmute!(*self));
@@ -192,7 +194,7 @@ impl PendingEvent {
             AtMost(value) => u64::from(self.vector) <= value,
             _ => true,
         };
-        if !fits {
+        if rule!("event-vector") && !fits {
             return stop(
                 Rule::EventVector,
                 offset_of!(Self, vector),
@@ -201,7 +203,7 @@ impl PendingEvent {
             );
         }
         let may_have_error = u8::from(kind == EventKind::Exception);
-        if self.has_error > may_have_error {
+        if rule!("event-error") && self.has_error > may_have_error {
             let allowed = AtMost(u64::from(may_have_error));
             return stop(
                 Rule::EventError,
@@ -210,7 +212,7 @@ impl PendingEvent {
                 allowed,
             );
         }
-        if self.has_error == 0 && self.error_code != 0 {
+        if rule!("event-error") && self.has_error == 0 && self.error_code != 0 {
             return stop(
                 Rule::EventError,
                 offset_of!(Self, error_code),
@@ -223,7 +225,7 @@ impl PendingEvent {
             EventKind::SoftwareInterrupt | EventKind::SoftwareException
         );
         let lengths = if software { 1..=15 } else { 0..=0 };
-        if !lengths.contains(&self.insn_len) {
+        if rule!("event-length") && !lengths.contains(&self.insn_len) {
             let allowed = Between(u64::from(*lengths.start()), u64::from(*lengths.end()));
             return stop(
                 Rule::EventLength,

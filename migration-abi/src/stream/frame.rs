@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{RecordType, StreamError};
 use crate::crc32c::Crc32c;
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// Length of the header in front of each payload.
 pub const FRAME_HEADER_BYTES: usize = 16;
@@ -54,7 +55,7 @@ impl FrameHeader {
                 allowed,
             ));
         };
-        if header.payload_len() > MAX_PAYLOAD_BYTES {
+        if rule!("frame-length") && header.payload_len() > MAX_PAYLOAD_BYTES {
             let allowed = Allowed::AtMost(MAX_PAYLOAD_BYTES as u64);
             return Err(ParseError::new(
                 Rule::FrameLength,
@@ -63,7 +64,7 @@ impl FrameHeader {
                 allowed,
             ));
         }
-        if header.flags & !OPTIONAL != 0 {
+        if rule!("frame-flags") && header.flags & !OPTIONAL != 0 {
             let allowed = Allowed::Bits(u64::from(OPTIONAL));
             return Err(ParseError::new(
                 Rule::FrameFlags,
@@ -101,7 +102,7 @@ impl FrameHeader {
 
     /// Checks the payload's length and the checksum over both.
     pub fn verify(&self, payload: &[u8]) -> Result<(), StreamError> {
-        if payload.len() != self.payload_len() {
+        if rule!("frame-short") && payload.len() != self.payload_len() {
             let allowed = Allowed::Exactly(u64::from(self.length));
             return Err(ParseError::new(
                 Rule::FrameShort,
@@ -111,7 +112,7 @@ impl FrameHeader {
             ));
         }
         let computed = self.checksum(payload);
-        if self.crc != computed {
+        if rule!("frame-crc") && self.crc != computed {
             let allowed = Allowed::Exactly(u64::from(computed));
             return Err(ParseError::new(
                 Rule::FrameCrc,
@@ -187,7 +188,7 @@ pub fn seal(frame: &mut [u8]) -> Result<(), StreamError> {
 fn length_of(payload: usize) -> Result<u32, StreamError> {
     u32::try_from(payload)
         .ok()
-        .filter(|_| payload <= MAX_PAYLOAD_BYTES)
+        .filter(|_| !rule!("frame-length") || payload <= MAX_PAYLOAD_BYTES)
         .ok_or(ParseError::new(
             Rule::FrameLength,
             0,

@@ -26,6 +26,7 @@ pub use records::{
 pub use sequencer::Sequencer;
 
 use crate::error::ParseError;
+use crate::mutants::rule;
 
 /// Why a stream was not read, or not written.
 pub type StreamError = ParseError;
@@ -42,8 +43,8 @@ pub struct MigrationId([u8; 16]);
 impl MigrationId {
     /// The id with these bytes; all zero names nothing.
     #[must_use]
-    pub const fn new(bytes: [u8; 16]) -> Option<Self> {
-        if u128::from_le_bytes(bytes) == 0 {
+    pub fn new(bytes: [u8; 16]) -> Option<Self> {
+        if rule!("migration-id-zero") && u128::from_le_bytes(bytes) == 0 {
             None
         } else {
             Some(Self(bytes))

@@ -15,6 +15,7 @@ use super::frame::{FRAME_HEADER_BYTES, Frame};
 use super::records::Record;
 use super::{MigrationId, StreamError};
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// How far the stream has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ impl Sequencer {
     /// Reads the next frame. `None`: an optional record to be skipped. After an
     /// error the sequencer stands where it stood, and the stream is worth no more.
     pub fn accept<'a>(&mut self, frame: &Frame<'a>) -> Result<Option<Record<'a>>, StreamError> {
-        if frame.header.sequence != self.sequence {
+        if rule!("sequence-number") && frame.header.sequence != self.sequence {
             let (seen, allowed) = (
                 u64::from(frame.header.sequence),
                 Allowed::Exactly(u64::from(self.sequence)),
@@ -163,7 +164,7 @@ impl Sequencer {
                     ),
                 ];
                 for (rule, offset, seen, value) in counts {
-                    if seen != value {
+                    if rule!(rule.name()) && seen != value {
                         let offset = FRAME_HEADER_BYTES + offset;
                         return Err(ParseError::new(rule, offset, seen, Allowed::Exactly(value)));
                     }
@@ -171,7 +172,8 @@ impl Sequencer {
                 self.phase = Phase::Ended;
                 Ok(())
             }
-            (_, record) => Err(self.out_of_order(record.record_type())),
+            (_, record) if rule!("record-order") => Err(self.out_of_order(record.record_type())),
+            _ => Ok(()),
         }
     }
 
@@ -181,7 +183,7 @@ impl Sequencer {
         if self.next_vcpu != 0 {
             return Err(self.out_of_order(RecordType::Pages));
         }
-        if first_gfn != self.next_gfn {
+        if rule!("pages-order") && first_gfn != self.next_gfn {
             let allowed = Allowed::Exactly(self.next_gfn);
             return Err(ParseError::new(
                 Rule::PagesOrder,
@@ -191,7 +193,7 @@ impl Sequencer {
             ));
         }
         let left = self.memory_pages.saturating_sub(self.next_gfn);
-        if count > left {
+        if rule!("pages-beyond") && count > left {
             return Err(ParseError::new(
                 Rule::PagesBeyond,
                 FRAME_HEADER_BYTES + 8,
@@ -204,7 +206,7 @@ impl Sequencer {
     }
 
     fn memory_complete(&self) -> Result<(), StreamError> {
-        if self.next_gfn == self.memory_pages {
+        if !rule!("pages-missing") || self.next_gfn == self.memory_pages {
             return Ok(());
         }
         Err(ParseError::new(
@@ -216,7 +218,7 @@ impl Sequencer {
     }
 
     fn this_vcpu(&self, vcpu: u32) -> Result<(), StreamError> {
-        if vcpu == self.next_vcpu && vcpu < self.vcpus {
+        if !rule!("vcpu-order") || vcpu == self.next_vcpu && vcpu < self.vcpus {
             return Ok(());
         }
         let allowed = if self.next_vcpu < self.vcpus {
@@ -234,7 +236,7 @@ impl Sequencer {
 
     fn same_migration(&mut self, id: MigrationId) -> Result<(), StreamError> {
         let known = *self.migration_id.get_or_insert(id);
-        if known == id {
+        if !rule!("migration-id-other") || known == id {
             return Ok(());
         }
         let seen = u64::from_le_bytes(*id.bytes().first_chunk().unwrap_or(&[0; 8]));

@@ -12,6 +12,7 @@ use crate::header::{COMPACTED, XsaveHeader};
 use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
+use crate::mutants::rule;
 use crate::validate::{Claims, Rejection as R, TrustedImage, Values, check_claims, check_contents};
 
 /// What a lenient read left out.
@@ -80,7 +81,10 @@ pub fn read<'a>(
         Form::Compacted => header.layout(),
     };
     check_length(foreign, geometry, form, layout)?;
-    if form == Form::Compacted && !layout.contains(header.xstate_bv()) {
+    if rule!("foreign-xstate-bv-xcomp-bv")
+        && form == Form::Compacted
+        && !layout.contains(header.xstate_bv())
+    {
         let (held, layout) = (header.xstate_bv().bits(), layout.bits());
         return Err(R::XstateBvXcompBv(held, layout).into());
     }
@@ -114,15 +118,19 @@ fn check_header<'a>(foreign: &ForeignImage<'a>) -> Result<(Form, &'a XsaveHeader
     let xcomp_bv = header.xcomp_bv();
     let form = match foreign.accepts {
         _ if xcomp_bv == 0 => Form::Standard,
-        Accepts::Standard => return Err(ForeignError::Compacted(xcomp_bv)),
-        Accepts::Either if xcomp_bv & COMPACTED == 0 => {
+        Accepts::Standard if rule!("linux-df1daba7d1-compacted") => {
+            return Err(ForeignError::Compacted(xcomp_bv));
+        }
+        Accepts::Either if rule!("foreign-bit-63") && xcomp_bv & COMPACTED == 0 => {
             return Err(R::XcompBvBit63(xcomp_bv).into());
         }
-        Accepts::Either => Form::Compacted,
+        Accepts::Standard | Accepts::Either => Form::Compacted,
     };
 
     // Reserved bytes are zero.
-    if let Some(word) = header.first_reserved() {
+    if let Some(word) = header.first_reserved()
+        && rule!("foreign-header-reserved")
+    {
         return Err(R::HeaderReserved(word).into());
     }
     Ok((form, header))
@@ -143,13 +151,13 @@ fn check_excess(
         Excess::Refuse => ComponentSet::EMPTY,
         Excess::Drop => ComponentSet::ALL,
     };
-    if !droppable.contains(beyond) {
+    if rule!("foreign-beyond") && !droppable.contains(beyond) {
         return Err(ForeignError::Beyond(held.bits(), allowed.bits()));
     }
 
     // The layout of a compacted image may have what is dropped.
     let room = header.layout().difference(allowed);
-    if form == Form::Compacted && !droppable.contains(room) {
+    if rule!("foreign-layout-beyond") && form == Form::Compacted && !droppable.contains(room) {
         let allowed = allowed.bits() | COMPACTED;
         return Err(R::XcompBvPolicy(header.xcomp_bv(), allowed).into());
     }
@@ -218,18 +226,22 @@ fn check_length(
         return Ok(());
     }
     let known = geometry.known();
-    if let Some(unknown) = layout.difference(known).iter().next() {
+    if let Some(unknown) = layout.difference(known).iter().next()
+        && rule!("foreign-unplaced")
+    {
         return Err(ForeignError::Unplaced(unknown, known.bits()));
     }
     let (len, exact) = (foreign.bytes.len(), geometry.image_size(form, layout));
     let wrong = R::Length(len as u64, exact as u64);
     let tail = foreign.bytes.get(exact..).ok_or(wrong)?;
     match foreign.tail {
-        Tail::None if !tail.is_empty() => Err(wrong.into()),
+        Tail::None if rule!("foreign-length") && !tail.is_empty() => Err(wrong.into()),
         Tail::None | Tail::Unread => Ok(()),
         Tail::Zeros => match tail.iter().position(|byte| *byte != 0) {
-            Some(at) => Err(ForeignError::Tail((exact + at) as u64, exact as u64)),
-            None => Ok(()),
+            Some(at) if rule!("foreign-tail") => {
+                Err(ForeignError::Tail((exact + at) as u64, exact as u64))
+            }
+            _ => Ok(()),
         },
     }
 }
@@ -245,22 +257,24 @@ fn check_held(
 ) -> Result<(), ForeignError> {
     if form == Form::Standard {
         let nowhere = held.intersection(geometry.supervisor());
-        if let Some(component) = nowhere.iter().next() {
+        if let Some(component) = nowhere.iter().next()
+            && rule!("foreign-supervisor")
+        {
             return Err(ForeignError::Supervisor(component, held.bits()));
         }
     }
-    if !values.accum.contains(held) {
+    if rule!("foreign-xstate-bv-accum") && !values.accum.contains(held) {
         return Err(R::XstateBvAccum(held.bits(), values.accum.bits()).into());
     }
     let enabled = ComponentSet::ALL.difference(values.xfd.components());
-    if !enabled.contains(held) {
+    if rule!("foreign-xstate-bv-xfd") && !enabled.contains(held) {
         return Err(R::XstateBvXfd(held.bits(), enabled.bits()).into());
     }
     // A compacted image is as long as its layout.
     if form == Form::Standard {
         for place in geometry.placements(form, held) {
             let (len, end) = (bytes.len() as u64, place.range().end as u64);
-            if end > len {
+            if rule!("foreign-truncated") && end > len {
                 return Err(ForeignError::Truncated(place.component, len, end));
             }
         }

@@ -9,6 +9,7 @@ use crate::header::{COMPACTED, XsaveHeader};
 use crate::hw::Hardware;
 use crate::image::Image;
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
 use crate::transit::{ExportError, Exported};
@@ -230,7 +231,7 @@ fn write_standard(
     let moved = moved(image, claims).difference(to.elsewhere);
     check(geometry, claims, to, moved, out.len())?;
     let needed = standard_size(image, claims, to);
-    if out.len() < needed {
+    if rule!("write-too-small") && out.len() < needed {
         return Err(Unholdable::TooSmall(out.len() as u64, needed as u64));
     }
 
@@ -245,7 +246,9 @@ fn write_standard(
         .fold(ComponentSet::EMPTY, |all, place| {
             all.union(ComponentSet::only(place.component))
         });
-    out.fill(0);
+    if rule!("write-zeroed") {
+        out.fill(0);
+    }
     let target = Target {
         geometry,
         form: Form::Standard,
@@ -274,13 +277,15 @@ fn check(
     given: usize,
 ) -> Result<(), Unholdable> {
     // Xen has no record of a guest without XSAVE.
-    if to.sized_by_accum && !claims.xsave {
+    if rule!("write-without-xsave") && to.sized_by_accum && !claims.xsave {
         return Err(Unholdable::WithoutXsave);
     }
 
     // A standard image has no place for supervisor state.
     let supervisor = moved.intersection(geometry.supervisor());
-    if let Some(component) = supervisor.iter().next() {
+    if let Some(component) = supervisor.iter().next()
+        && rule!("write-supervisor")
+    {
         return Err(Unholdable::Supervisor(component));
     }
 
@@ -291,7 +296,7 @@ fn check(
             (claims.xfd, Unholdable::Xfd),
             (claims.xfd_err, Unholdable::XfdErr),
         ] {
-            if value != 0 {
+            if rule!("write-reset-msrs") && value != 0 {
                 return Err(error(value));
             }
         }
@@ -300,7 +305,7 @@ fn check(
     // What is in use ends within the buffer (4096 bytes do not hold AMX).
     for place in geometry.placements(Form::Standard, moved) {
         let end = place.range().end;
-        if end > given {
+        if rule!("write-room") && end > given {
             return Err(Unholdable::NoRoom(
                 place.component,
                 given as u64,

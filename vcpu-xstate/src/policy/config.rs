@@ -24,6 +24,7 @@ use super::report::{LeftOut, Listener, Subject as Thing, Why};
 use super::set::{self, FeatureSet, by_name};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::error::Broken;
+use crate::mutants::rule;
 
 /// A setting that cannot be had: which, where it stands, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +172,7 @@ impl<'a> Setting<'a> {
 
     /// What it is about, and whether it says 1.
     fn parse(self) -> Result<(Subject, bool), ConfigError<'a>> {
-        if self.token.is_empty() {
+        if rule!("config-empty") && self.token.is_empty() {
             return Err(self.error(Problem::Empty));
         }
         let Some((name, value)) = self.token.split_once('=') else {
@@ -180,6 +181,7 @@ impl<'a> Setting<'a> {
         let value = match value {
             "0" => false,
             "1" => true,
+            _ if !rule!("config-value") => true,
             _ => return Err(self.error(Problem::Value(value))),
         };
         let subject = if let Some(component) = name.strip_prefix("defer-") {
@@ -188,7 +190,11 @@ impl<'a> Setting<'a> {
                 "mpx" => ComponentSet::MPX,
                 "avx512" => ComponentSet::AVX512,
                 "amx" => ComponentSet::AMX,
+                "pku" if !rule!("config-defer-usable-unasked") => {
+                    ComponentSet::only(ComponentIndex::PKRU)
+                }
                 "pku" => return Err(self.error(Problem::UsableUnasked)),
+                _ if !rule!("config-unknown-deferral") => ComponentSet::EMPTY,
                 _ => return Err(self.error(Problem::UnknownDeferral(component))),
             })
         } else if let Some(number) = name.strip_prefix("carry-") {
@@ -203,9 +209,13 @@ impl<'a> Setting<'a> {
                 return Err(self.error(Problem::UnknownFeature(name)));
             };
             match (feature.rule, value) {
-                (Rule::Live, _) => return Err(self.error(Problem::Live(feature))),
-                (Rule::Never, true) => return Err(self.error(Problem::Never(feature))),
-                (Rule::Required | Rule::Inverse, false) => {
+                (Rule::Live, _) if rule!("config-live") => {
+                    return Err(self.error(Problem::Live(feature)));
+                }
+                (Rule::Never, true) if rule!("config-never-offered") => {
+                    return Err(self.error(Problem::Never(feature)));
+                }
+                (Rule::Required | Rule::Inverse, false) if rule!("config-always") => {
                     return Err(self.error(Problem::Always(feature)));
                 }
                 _ => Subject::Feature(feature),
@@ -226,7 +236,7 @@ fn settings(config: &str) -> Result<impl Iterator<Item = Setting<'_>> + Clone, C
     };
     let list = match rest.strip_prefix(':') {
         Some(list) => Some(list),
-        None if rest.is_empty() => None,
+        None if rest.is_empty() || !rule!("config-base") => None,
         None => return Err(whole.error(Problem::Base)),
     };
     let mut next_bytes = "host:".len();
@@ -287,7 +297,9 @@ impl CpuPolicy {
                 Subject::Feature(feature) => Some(feature.bit()),
                 _ => None,
             };
-            if said_of.intersects(components) || bit.is_some_and(|bit| said.has(bit)) {
+            if rule!("config-twice")
+                && (said_of.intersects(components) || bit.is_some_and(|bit| said.has(bit)))
+            {
                 return Err(setting.error(Problem::Twice));
             }
             said_of.insert(components);
@@ -301,7 +313,7 @@ impl CpuPolicy {
                 (Subject::Defer(components), true) => deferred.insert(components),
                 (Subject::Defer(components), false) => {
                     let always = ComponentSet::AVX512.union(ComponentSet::AMX);
-                    if always.intersects(components) {
+                    if rule!("config-defer-always") && always.intersects(components) {
                         return Err(setting.error(Problem::AlwaysDeferred));
                     }
                     deferred.remove(components);
@@ -317,13 +329,25 @@ impl CpuPolicy {
         let policy = self.reduced(features, mask, deferred, listener);
         for setting in settings {
             match setting.parse()? {
-                (Subject::Feature(feature), true) if !policy.has(feature.bit()) => {
+                (Subject::Feature(feature), true)
+                    if !policy.has(feature.bit())
+                        && rule!(if self.has(feature.bit()) {
+                            "config-removed"
+                        } else {
+                            "config-host-lacks"
+                        }) =>
+                {
                     return Err(setting.error(self.why_missing(feature, &policy)));
                 }
-                (Subject::Defer(components), true) if !policy.xstate.mask.contains(components) => {
+                (Subject::Defer(components), true)
+                    if rule!("config-defer-nothing")
+                        && !policy.xstate.mask.contains(components) =>
+                {
                     return Err(setting.error(Problem::NothingToDefer));
                 }
-                (Subject::Carry(component), true) if !policy.xstate.mask.has(component) => {
+                (Subject::Carry(component), true)
+                    if rule!("config-not-carried") && !policy.xstate.mask.has(component) =>
+                {
                     return Err(setting.error(Problem::NotCarried(component)));
                 }
                 _ => {}

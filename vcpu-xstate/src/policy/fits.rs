@@ -13,6 +13,7 @@ use super::set::{Bit, by_bit};
 use crate::component::ComponentIndex;
 use crate::error::Broken;
 use crate::layout::LayoutDifference;
+use crate::mutants::rule;
 
 /// Why a host cannot take a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,12 +108,15 @@ impl CpuPolicy {
     pub fn fits(&self, host: &Self) -> Result<(), Misfit> {
         // State before features: what a guest cannot do without is named first.
         let missing = self.xstate.mask.difference(host.xstate.mask);
-        if let Some(component) = missing.iter().next() {
+        if let Some(component) = missing.iter().next()
+            && rule!("fits-component")
+        {
             return Err(Misfit::Component(component));
         }
         if let Some(difference) = host
             .geometry
             .first_difference(&self.geometry, self.xstate.mask)
+            && rule!("fits-layout")
         {
             return Err(Misfit::Layout(difference));
         }
@@ -122,6 +126,8 @@ impl CpuPolicy {
             .fold(self.features, |asked, f| asked.without(f.bit()));
         if let Some(bit) = asked.first_beyond(&host.features) {
             return Err(match by_bit(bit) {
+                Some(_) if !rule!("fits-feature") => return Ok(()),
+                None if !rule!("fits-unknown-feature") => return Ok(()),
                 Some(feature) => Misfit::Feature(feature),
                 None => Misfit::Unknown(bit.location()),
             });
@@ -129,7 +135,9 @@ impl CpuPolicy {
         // A guest that was told the worst finds it no worse here; one that was
         // promised better would.
         let mut worse = inverse.filter(|f| host.has(f.bit()) && !self.has(f.bit()));
-        if let Some(feature) = worse.next() {
+        if let Some(feature) = worse.next()
+            && rule!("fits-inverse-feature")
+        {
             return Err(Misfit::Inverse(feature));
         }
         self.numbers_fit(host)
@@ -182,7 +190,7 @@ impl CpuPolicy {
                 AtLeast => seen <= allowed,
                 Exactly => seen == allowed || !tiles,
             };
-            if !good {
+            if rule!("fits-number") && !good {
                 let place = Location {
                     leaf,
                     subleaf,

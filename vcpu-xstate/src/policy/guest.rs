@@ -5,6 +5,7 @@ use super::set::Bit;
 use crate::component::ComponentSet;
 use crate::cpuid::CpuidResult;
 use crate::layout::Form;
+use crate::mutants::rule;
 
 /// What of a vCPU its CPUID follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,9 +83,12 @@ impl CpuPolicy {
                     .intersection(self.xstate.mask);
                 answer.ebx = size(Form::Compacted, user.union(supervisor));
             }
-            1 if self.has(XSAVEC) => answer.ebx = size(Form::Compacted, user),
+            // Xen c3bd0b83ea.
+            1 if rule!("xen-c3bd0b83ea-size-with-xsavec") && self.has(XSAVEC) => {
+                answer.ebx = size(Form::Compacted, user)
+            }
             // The layout keeps the bit, for it is the machine's.
-            2.. if !self.has(XFD) => answer.ecx &= !4,
+            2.. if rule!("xfd-bit-without-xfd") && !self.has(XFD) => answer.ecx &= !4,
             _ => {}
         }
     }

@@ -11,6 +11,7 @@ use super::report::{LeftOut, Listener, Subject, Why};
 use super::set::{self, Bit, FeatureSet, by_bit};
 use crate::component::ComponentSet;
 use crate::cpuid::{CpuidResult, HostXstate};
+use crate::mutants::rule;
 
 /// MXCSR.MM, which `misalignsse` is about.
 const MXCSR_MM: u32 = 1 << 17;
@@ -58,6 +59,7 @@ impl CpuPolicy {
         let subleaves_of_7 = if basic >= 7 { cpuid(7, 0).eax } else { 0 };
         let bounded = |leaf: u32, subleaf: u32| {
             let there = match leaf {
+                _ if !rule!("host-highest-leaf") => true,
                 7 => basic >= 7 && subleaf <= subleaves_of_7,
                 0x8000_0000.. => leaf <= extended,
                 _ => leaf <= basic,
@@ -77,14 +79,17 @@ impl CpuPolicy {
         let mut features = offered(&raw, granted, listener);
 
         let misaligned = const { Bit::of("misalignsse") };
-        if features.has(misaligned) && host.mxcsr_mask() & MXCSR_MM == 0 {
+        if rule!("host-misaligned-sse")
+            && features.has(misaligned)
+            && host.mxcsr_mask() & MXCSR_MM == 0
+        {
             let why = Why::MxcsrMask(host.mxcsr_mask());
             set::remove(&mut features, misaligned, why, listener);
         }
         // Tiles cannot be used by who does not know their palette.
         let tiles = const { Bit::of("amx-tile") };
         let no_palette = bounded(0x1d, 0).eax == 0 || bounded(0x1d, 1) == CpuidResult::default();
-        if features.has(tiles) && no_palette {
+        if rule!("host-tile-palette") && features.has(tiles) && no_palette {
             set::remove(&mut features, tiles, Why::NoPalette, listener);
         }
 

@@ -18,6 +18,7 @@ use super::set::{self, Bit};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::CpuidResult;
 use crate::layout::LayoutDifference;
+use crate::mutants::rule;
 
 /// The policy that several machines can run, and what it lacks of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,8 @@ fn level_over(hosts: &[&CpuPolicy], listener: &mut impl Listener) -> Option<CpuP
         deferred.insert(host.xstate.deferred);
     }
     let inverse = TABLE.iter().filter(|f| f.rule == Rule::Inverse);
-    for feature in inverse.filter(|feature| union.has(feature.bit())) {
+    for feature in inverse.filter(|feature| rule!("level-inverse-bits") && union.has(feature.bit()))
+    {
         features = features.with(feature.bit());
     }
     for bit in union.iter().filter(|bit| !features.has(*bit)) {
@@ -91,14 +93,17 @@ fn level_over(hosts: &[&CpuPolicy], listener: &mut impl Listener) -> Option<CpuP
                 listener.left_out(Subject::Component(component), why, Some(place));
             }
         }
-        if !same {
+        if rule!("level-same-layout") && !same {
             mask.remove(ComponentSet::only(component));
         }
     }
     if features.has(TILES) {
         let tiles = |host: &CpuPolicy| (host.raw(0x1d, 1), host.raw(0x1e, 0));
         let other = |(_, host): &(usize, &CpuPolicy)| tiles(host) != tiles(first);
-        for (place, _) in places().filter(other) {
+        for (place, _) in places()
+            .filter(other)
+            .filter(|_| rule!("level-same-palette"))
+        {
             features = features.without(TILES);
             listener.left_out(Subject::of(TILES), Why::Palette, Some(place));
         }
@@ -114,9 +119,11 @@ fn level_over(hosts: &[&CpuPolicy], listener: &mut impl Listener) -> Option<CpuP
         let mut answer = first.raw(leaf, subleaf);
         match leaf {
             // The line of CLFLUSH.
-            1 => answer.ebx = least(&|answer| answer.ebx & 0xff00),
+            1 if rule!("level-least-line") => answer.ebx = least(&|answer| answer.ebx & 0xff00),
             // Guest-physical addresses.
-            0x8000_0008 => answer.eax = least(&|answer| answer.eax & 0xff),
+            0x8000_0008 if rule!("level-least-width") => {
+                answer.eax = least(&|answer| answer.eax & 0xff)
+            }
             _ => {}
         }
         answer

@@ -8,6 +8,7 @@ use super::features::{Feature, TABLE};
 use super::place::{Location, Word};
 use super::report::{Listener, Subject, Why};
 use crate::component::{ComponentIndex, ComponentSet};
+use crate::mutants::rule;
 
 /// Handle of a feature's bit; look one up once, in a constant, by [`Bit::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -217,7 +218,9 @@ pub(super) fn settle(
             if !features.has(feature.bit()) {
                 continue;
             }
-            let why = if let Some(need) = needs.first_beyond(features) {
+            let why = if let Some(need) = needs.first_beyond(features)
+                && rule!("settle-needs")
+            {
                 by_bit(need).map(Why::Needs)
             } else {
                 let lost = feature.components.difference(*mask);
@@ -227,7 +230,11 @@ pub(super) fn settle(
                 remove(features, feature.bit(), why, listener);
             }
         }
-        let stands = mask.intersection(claimed(features, supervisor));
+        let stands = if rule!("settle-claimed") {
+            mask.intersection(claimed(features, supervisor))
+        } else {
+            *mask
+        };
         for component in mask.difference(stands) {
             listener.gone(Subject::Component(component), Why::WithoutFeature);
         }

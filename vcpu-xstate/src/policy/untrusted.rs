@@ -19,6 +19,7 @@ use crate::cpuid::CpuidResult;
 use crate::error::broken_rules;
 use crate::layout::{ComponentFacts, Geometry, GeometryError};
 use crate::masks::WITHOUT_ASKING;
+use crate::mutants::rule;
 
 /// Why leaves are no policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl CpuPolicy {
         let (mask, geometry) = read_xstate(&features, &find)?;
         check_closed(&features, mask, geometry.supervisor())?;
         let allowed = mask.difference(WITHOUT_ASKING);
-        if !allowed.contains(deferred) {
+        if rule!("policy-deferred") && !allowed.contains(deferred) {
             return Err(LeavesError::Deferred(deferred.bits(), allowed.bits()));
         }
 
@@ -137,12 +138,13 @@ impl CpuPolicy {
 }
 
 fn check_order(leaves: &[CpuidLeaf]) -> Result<(), LeavesError> {
-    if leaves.is_empty() || leaves.len() > MAX_LEAVES {
+    if rule!("policy-leaf-count") && (leaves.is_empty() || leaves.len() > MAX_LEAVES) {
         return Err(LeavesError::Count(leaves.len()));
     }
     let key = |row: &CpuidLeaf| (row.leaf, row.subleaf);
     for (at, pair) in leaves.windows(2).enumerate() {
         if let [before, row] = pair
+            && rule!("policy-leaf-order")
             && key(before) >= key(row)
         {
             return Err(LeavesError::Order(at + 1, key(row), key(before)));
@@ -162,8 +164,10 @@ fn read_features(find: &impl Fn(u32, u32) -> CpuidResult) -> Result<FeatureSet, 
     let missing =
         |f: &&super::features::Feature| f.rule == Rule::Required && !features.has(f.bit());
     match TABLE.iter().find(missing) {
-        Some(feature) => Err(LeavesError::Required(feature.location())),
-        None => Ok(features),
+        Some(feature) if rule!("policy-feature-required") => {
+            Err(LeavesError::Required(feature.location()))
+        }
+        _ => Ok(features),
     }
 }
 
@@ -180,15 +184,17 @@ fn read_xstate(
     let mut geometry = Geometry::new();
     if !features.has(const { super::Bit::of("xsave") }) {
         return match user | supervisor {
-            0 => Ok((ComponentSet::LEGACY, geometry)),
-            mask => Err(E::LeafDWithoutXsave(mask)),
+            mask if rule!("policy-leaf-d-without-xsave") && mask != 0 => {
+                Err(E::LeafDWithoutXsave(mask))
+            }
+            _ => Ok((ComponentSet::LEGACY, geometry)),
         };
     }
-    if user & 3 != 3 {
+    if rule!("policy-legacy") && user & 3 != 3 {
         return Err(E::Legacy(user));
     }
     for mask in [user, supervisor] {
-        if mask >> 63 != 0 {
+        if rule!("policy-bit-63") && mask >> 63 != 0 {
             return Err(E::Bit63(mask));
         }
     }
@@ -201,7 +207,7 @@ fn read_xstate(
     for component in mask.difference(ComponentSet::LEGACY) {
         let subleaf = component.get().into();
         let row = find(0xd, subleaf);
-        if row == CpuidResult::default() {
+        if rule!("policy-leaf-missing") && row == CpuidResult::default() {
             return Err(E::Missing(0xd, subleaf));
         }
         let facts = ComponentFacts {
@@ -211,11 +217,11 @@ fn read_xstate(
             aligned64: row.ecx & 2 != 0,
             xfd: row.ecx & 4 != 0,
         };
-        if facts.supervisor != supervisor.has(component) {
+        if rule!("policy-component-kind") && facts.supervisor != supervisor.has(component) {
             return Err(E::Kind(component));
         }
         let payload = component.payload_bytes().unwrap_or(0);
-        if (facts.size_bytes as usize) < payload {
+        if rule!("policy-component-size") && (facts.size_bytes as usize) < payload {
             return Err(E::TooSmall(component, facts.size_bytes));
         }
         geometry.insert(component, facts).map_err(E::Layout)?;
@@ -231,6 +237,10 @@ fn check_closed(
     use LeavesError as E;
     Err(match first_gap(features, mask, supervisor) {
         None => return Ok(()),
+        Some(Gap::Needs(..)) if !rule!("policy-feature-needs") => return Ok(()),
+        Some(Gap::Component(..)) if !rule!("policy-feature-without-component") => return Ok(()),
+        Some(Gap::Unclaimed(_)) if !rule!("policy-component-without-feature") => return Ok(()),
+        Some(Gap::Group(..)) if !rule!("policy-component-group") => return Ok(()),
         Some(Gap::Needs(feature, need)) => E::Needs(feature.location(), need.location()),
         Some(Gap::Component(feature, component)) => {
             E::FeatureWithoutComponent(feature.location(), component)
@@ -247,7 +257,7 @@ fn check_same(seen: &[CpuidLeaf], implied: &[CpuidLeaf]) -> Result<(), LeavesErr
     for at in 0..seen.len().max(implied.len()) {
         let (row, due) = match (seen.get(at), implied.get(at)) {
             (Some(row), Some(due)) if key(row) == key(due) => (row, due),
-            (Some(row), Some(due)) if key(row) < key(due) => {
+            (Some(row), Some(due)) if rule!("policy-leaf-surplus") && key(row) < key(due) => {
                 return Err(E::Surplus(row.leaf, row.subleaf));
             }
             (_, Some(due)) => return Err(E::Missing(due.leaf, due.subleaf)),
@@ -262,7 +272,7 @@ fn check_same(seen: &[CpuidLeaf], implied: &[CpuidLeaf]) -> Result<(), LeavesErr
         ];
         for (register, seen, implied) in registers {
             let differing = seen ^ implied;
-            if differing != 0 {
+            if rule!("policy-leaf-contradiction") && differing != 0 {
                 let location = Location {
                     leaf: row.leaf,
                     subleaf: row.subleaf,

@@ -8,6 +8,7 @@ use crate::header::XsaveHeader;
 use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
+use crate::mutants::rule;
 use crate::values::{self, BadValue, Limits};
 
 /// The largest component that fits a working copy (ZMM16–31).
@@ -84,7 +85,12 @@ pub fn read(image: &Image<'_>, component: ComponentIndex, out: &mut [u8]) {
             if held {
                 xmm.copy_from_slice(legacy.xmm.as_bytes());
             }
-            mxcsr.copy_from_slice(&image.mxcsr().to_le_bytes());
+            let value = if rule!("update-mxcsr-of-the-form") {
+                image.mxcsr()
+            } else {
+                legacy.mxcsr.get()
+            };
+            mxcsr.copy_from_slice(&value.to_le_bytes());
         }
         _ => {
             if let Some((_, bytes)) = image.held().find(|(one, _)| *one == component) {
@@ -144,7 +150,9 @@ pub fn write(bytes: &mut [u8], component: ComponentIndex, place: Option<Placemen
                 let to = &mut bytes[place.range()];
                 let (state, tail) = to.split_at_mut(payload(place).len());
                 state.copy_from_slice(new);
-                tail.fill(0);
+                if rule!("update-clears-tail") {
+                    tail.fill(0);
+                }
             }
         }
     }
@@ -159,7 +167,11 @@ pub fn mark(bytes: &mut [u8], component: ComponentIndex) {
         unreachable!("an image has a header");
     };
     let only = ComponentSet::only(component);
-    let xstate_bv = header.xstate_bv().union(only);
+    let xstate_bv = if rule!("update-marks") {
+        header.xstate_bv().union(only)
+    } else {
+        header.xstate_bv()
+    };
     *header = if header.xcomp_bv() == 0 {
         XsaveHeader::standard(xstate_bv)
     } else {

@@ -8,6 +8,7 @@ use crate::area::OutOfMemory;
 use crate::component::ComponentIndex;
 use crate::image::Image;
 use crate::layout::{Form, Geometry, Placement};
+use crate::mutants::rule;
 use crate::values::Limits;
 use crate::views::View;
 
@@ -51,7 +52,7 @@ pub fn begin_image<'a>(
     };
     let place = bytes::place(geometry, form, layout, component);
     let has_room = place.is_some_and(|place| place.range().end <= image.len());
-    if !legacy && !has_room {
+    if rule!("update-room") && !legacy && !has_room {
         return Err(UpdateError::Room(component, layout));
     }
     let (mut copy, mut large) = (WorkingCopy::new(len), None);

@@ -7,6 +7,7 @@ use crate::component::{ComponentIndex, ComponentSet};
 use crate::hw::Hardware;
 use crate::image::payload;
 use crate::layout::Placement;
+use crate::mutants::rule;
 use crate::owner::{Home, VcpuXstate};
 use crate::percpu::PcpuXstate;
 use crate::views::View;
@@ -96,10 +97,11 @@ impl VcpuXstate {
         cpu: &PcpuXstate<H>,
     ) -> Result<usize, UpdateError> {
         let mask = self.policy.mask;
-        let len = bytes::len(cpu.host().geometry(), component).filter(|_| mask.has(component));
+        let len = bytes::len(cpu.host().geometry(), component)
+            .filter(|_| !rule!("update-policy") || mask.has(component));
         let len = len.ok_or(UpdateError::Policy(component, mask))?;
         let disabled = self.xfd.components();
-        if disabled.has(component) {
+        if rule!("update-xfd") && disabled.has(component) {
             return Err(UpdateError::Xfd(component, mask.difference(disabled)));
         }
         Ok(len)
@@ -142,6 +144,7 @@ impl<H: Hardware, M: AreaMemory> VcpuUpdate<'_, H, M> {
             .relaid(geometry, mask, self.memory)
             .map_err(UpdateError::NeedsMemory)?;
         if let Some(place) = self.place
+            && rule!("update-fills-in-init")
             && !second.image(geometry).xstate_bv().has(component)
         {
             second.bytes_mut()[place.range()].fill(0);
@@ -184,7 +187,10 @@ impl<H: Hardware, M: AreaMemory> Update for VcpuUpdate<'_, H, M> {
     fn finish(mut self) -> Result<(), UpdateError> {
         let component = self.component;
         let refused = |bad| UpdateError::Value(component, bad);
-        bytes::judge(component, self.bytes(), &self.cpu.host().limits()).map_err(refused)?;
+        let judged = bytes::judge(component, self.bytes(), &self.cpu.host().limits());
+        if rule!("update-judged") {
+            judged.map_err(refused)?;
+        }
         if self.in_registers {
             let new = self.copy.get();
             return self
@@ -202,7 +208,9 @@ impl<H: Hardware, M: AreaMemory> Update for VcpuUpdate<'_, H, M> {
                 let area = self.vcpu.area.bytes_mut();
                 bytes::write(area, component, self.place, self.copy.get());
                 // No processor's copy is this state any more.
-                self.vcpu.generation += 1;
+                if rule!("update-new-generation") {
+                    self.vcpu.generation += 1;
+                }
             }
         }
         self.vcpu.accum = accum;

@@ -56,7 +56,7 @@ struct Taker {
 impl Taker {
     /// Any bytes as one of the forms. What is read is written again as the same.
     fn bytes(&self, form: u8, bytes: &[u8]) {
-        let mut out = vec![0xa5; bytes.len() + 16];
+        let mut out = vec![0xa5; bytes.len() + 64];
         match form % 6 {
             0 => {
                 if let Ok(record) = PvRecord::parse(bytes) {

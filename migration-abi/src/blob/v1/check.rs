@@ -8,6 +8,7 @@ use super::{
 };
 use crate::blob::{BlobError, MAGIC};
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// The header's own rules, each field against constants.
 pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
@@ -15,7 +16,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
     let number =
         |rule, offset, seen: u64, allowed| Err(ParseError::new(rule, offset, seen, allowed));
 
-    if header.magic != MAGIC {
+    if rule!("blob-magic") && header.magic != MAGIC {
         let allowed = Exactly(u64::from_le_bytes(MAGIC));
         return number(
             Rule::BlobMagic,
@@ -24,7 +25,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
             allowed,
         );
     }
-    if header.version != VERSION {
+    if rule!("blob-version") && header.version != VERSION {
         let offset = offset_of!(Header, version);
         return number(
             Rule::BlobVersion,
@@ -34,7 +35,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
         );
     }
     let unknown = header.incompatible & !Incompatible::all().bits();
-    if unknown != 0 {
+    if rule!("blob-incompatible") && unknown != 0 {
         let (offset, known) = (
             offset_of!(Header, incompatible),
             u64::from(Incompatible::all().bits()),
@@ -47,7 +48,10 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
         );
     }
     let header_len = usize::from(header.header_len);
-    if !(HEADER_BYTES..=MAX_HEADER_BYTES).contains(&header_len) || !header_len.is_multiple_of(8) {
+    if rule!("blob-header-length")
+        && (!(HEADER_BYTES..=MAX_HEADER_BYTES).contains(&header_len)
+            || !header_len.is_multiple_of(8))
+    {
         let allowed = Allowed::Words("0x60 to 0x80, a multiple of 8");
         return number(
             Rule::BlobHeaderLength,
@@ -57,7 +61,9 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
         );
     }
     let entry_len = usize::from(header.dir_entry_len);
-    if !(ENTRY_BYTES..=MAX_ENTRY_BYTES).contains(&entry_len) || !entry_len.is_multiple_of(4) {
+    if rule!("blob-entry-length")
+        && (!(ENTRY_BYTES..=MAX_ENTRY_BYTES).contains(&entry_len) || !entry_len.is_multiple_of(4))
+    {
         let allowed = Allowed::Words("0x10 to 0x40, a multiple of 4");
         return number(
             Rule::BlobEntryLength,
@@ -66,7 +72,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
             allowed,
         );
     }
-    if usize::from(header.dir_entries) > MAX_COMPONENTS {
+    if rule!("blob-directory") && usize::from(header.dir_entries) > MAX_COMPONENTS {
         let allowed = AtMost(MAX_COMPONENTS as u64);
         return number(
             Rule::BlobDirectory,
@@ -75,13 +81,13 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
             allowed,
         );
     }
-    if header.xstate_mask >> MAX_COMPONENTS != 0 {
+    if rule!("blob-mask") && header.xstate_mask >> MAX_COMPONENTS != 0 {
         let allowed = Bits(!(1 << MAX_COMPONENTS));
         let offset = offset_of!(Header, xstate_mask);
         return number(Rule::BlobMask, offset, header.xstate_mask, allowed);
     }
     let image_len = header.image_len as usize;
-    if !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
+    if rule!("blob-image-length") && !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
         let allowed = Between(MIN_IMAGE_BYTES as u64, MAX_IMAGE_BYTES as u64);
         return number(
             Rule::BlobImageLength,
@@ -90,7 +96,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
             allowed,
         );
     }
-    if header.reserved != 0 {
+    if rule!("blob-reserved") && header.reserved != 0 {
         let offset = offset_of!(Header, reserved);
         return number(
             Rule::BlobReserved,
@@ -109,7 +115,7 @@ pub(super) fn check_directory(
     base: usize,
 ) -> Result<(), BlobError> {
     let mask = header.xstate_mask;
-    if u32::from(header.dir_entries) != mask.count_ones() {
+    if rule!("blob-directory") && u32::from(header.dir_entries) != mask.count_ones() {
         let (offset, seen) = (
             offset_of!(Header, dir_entries),
             u64::from(header.dir_entries),
@@ -121,7 +127,7 @@ pub(super) fn check_directory(
     for (position, entry) in entries.enumerate() {
         let at = base + position * usize::from(header.dir_entry_len);
         let expected = left.trailing_zeros();
-        if entry.index != expected {
+        if rule!("blob-directory") && entry.index != expected {
             let (seen, allowed) = (
                 u64::from(entry.index),
                 Allowed::Exactly(u64::from(expected)),
@@ -142,7 +148,7 @@ pub(super) fn check_directory(
 /// One directory entry's own rules.
 fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
     let known = EntryFlags::all().bits();
-    if entry.flags & !known != 0 {
+    if rule!("blob-entry-flags") && entry.flags & !known != 0 {
         let (offset, allowed) = (
             offset_of!(DirectoryEntry, flags),
             Allowed::Bits(u64::from(known)),
@@ -172,7 +178,7 @@ fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
             ),
         ];
         for (at, seen, value) in fields {
-            if seen != value {
+            if rule!("blob-legacy-entry") && seen != value {
                 let allowed = Allowed::Exactly(u64::from(value));
                 return Err(ParseError::new(
                     Rule::BlobLegacyEntry,
@@ -183,7 +189,10 @@ fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
             }
         }
     }
-    if entry.flags & EntryFlags::SUPERVISOR.bits() != 0 && entry.standard_offset != 0 {
+    if rule!("blob-supervisor-offset")
+        && entry.flags & EntryFlags::SUPERVISOR.bits() != 0
+        && entry.standard_offset != 0
+    {
         let (offset, seen) = (
             offset_of!(DirectoryEntry, standard_offset),
             u64::from(entry.standard_offset),

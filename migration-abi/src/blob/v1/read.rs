@@ -13,6 +13,7 @@ use super::{CRC_BYTES, DirectoryEntry, HEADER_BYTES, Header, Incompatible, XCOMP
 use crate::blob::BlobError;
 use crate::crc32c::crc32c;
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// A blob whose bytes are in order. Still untrusted in what it claims.
 #[derive(Debug, Clone, Copy)]
@@ -172,7 +173,7 @@ fn lengths(bytes: &[u8]) -> Result<(Header, usize), BlobError> {
         + usize::from(header.dir_entries) * usize::from(header.dir_entry_len)
         + header.image_len as usize
         + trailer;
-    if header.total_len != total as u64 {
+    if rule!("blob-total") && header.total_len != total as u64 {
         let offset = offset_of!(Header, total_len);
         return Err(ParseError::new(
             Rule::BlobTotal,
@@ -181,7 +182,7 @@ fn lengths(bytes: &[u8]) -> Result<(Header, usize), BlobError> {
             Allowed::Exactly(total as u64),
         ));
     }
-    if bytes.len() != total {
+    if rule!("blob-length") && bytes.len() != total {
         return Err(stop(
             Rule::BlobLength,
             0,
@@ -198,7 +199,7 @@ fn check_image(header: &Header, image: &[u8], base: usize) -> Result<(), BlobErr
         .get(XCOMP_BV_OFFSET..)
         .and_then(|tail| tail.first_chunk::<8>());
     let copy = copy.map(|bytes| u64::from_le_bytes(*bytes));
-    if copy != Some(header.xcomp_bv) {
+    if rule!("blob-xcomp-bv") && copy != Some(header.xcomp_bv) {
         let allowed = Allowed::Exactly(header.xcomp_bv);
         return Err(ParseError::new(
             Rule::BlobXcompBv,
@@ -212,7 +213,7 @@ fn check_image(header: &Header, image: &[u8], base: usize) -> Result<(), BlobErr
 
 fn check_crc(covered: &[u8], trailer: &[u8]) -> Result<(), BlobError> {
     let computed = crc32c(covered);
-    if trailer != computed.to_le_bytes() {
+    if rule!("blob-crc") && trailer != computed.to_le_bytes() {
         let seen = trailer
             .first_chunk::<4>()
             .map_or(0, |bytes| u32::from_le_bytes(*bytes));

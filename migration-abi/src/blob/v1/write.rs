@@ -11,6 +11,7 @@ use super::{
 use crate::blob::{Blob, BlobError, MAGIC};
 use crate::crc32c::crc32c;
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 /// What a writer says; lengths and magics are the format's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,7 +130,7 @@ pub fn prepare<'a>(
         written += 1;
     }
     let surplus = directory.count();
-    if written + surplus != usize::from(header.dir_entries) {
+    if rule!("blob-directory") && written + surplus != usize::from(header.dir_entries) {
         let (seen, allowed) = (
             (written + surplus) as u64,
             Allowed::Exactly(u64::from(header.dir_entries)),
@@ -181,7 +182,7 @@ pub fn encode(
         .and_then(|tail| tail.first_chunk::<8>());
     let copy = copy.map_or(0, |bytes| u64::from_le_bytes(*bytes));
     prepare(out, fields, directory, image.len())?.copy_from_slice(image);
-    if copy != fields.xcomp_bv {
+    if rule!("blob-xcomp-bv") && copy != fields.xcomp_bv {
         let allowed = Allowed::Exactly(fields.xcomp_bv);
         return Err(ParseError::new(
             Rule::BlobXcompBv,

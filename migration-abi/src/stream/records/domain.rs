@@ -9,6 +9,7 @@ use super::super::frame::Writer;
 use super::super::{MigrationId, PAGE_BYTES, STREAM_VERSION, StreamError};
 use super::{exactly, fixed, within, write, zero};
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 
 const MAGIC: [u8; 8] = *b"XFSTREAM";
 /// Length of a domain's name, padded with zeros.
@@ -49,7 +50,7 @@ impl StreamHeader {
     pub fn parse(payload: &[u8]) -> Result<Self, StreamError> {
         let (wire, _): (WireHeader, _) = fixed(payload)?;
         let stop = |rule, offset, seen, allowed| Err(ParseError::new(rule, offset, seen, allowed));
-        if wire.magic != MAGIC {
+        if rule!("stream-magic") && wire.magic != MAGIC {
             let allowed = Allowed::Exactly(u64::from_le_bytes(MAGIC));
             return stop(
                 Rule::StreamMagic,
@@ -79,12 +80,12 @@ impl StreamHeader {
             ),
         ];
         for (rule, offset, seen, value) in fields {
-            if seen != value {
+            if rule!(rule.name()) && seen != value {
                 return stop(rule, offset, seen, Allowed::Exactly(value));
             }
         }
         let length = usize::from(wire.header_len);
-        if length < size_of::<WireHeader>() || length != payload.len() {
+        if rule!("record-length") && (length < size_of::<WireHeader>() || length != payload.len()) {
             let allowed = Allowed::Words("the payload's length, 0x30 or more");
             return stop(
                 Rule::RecordLength,
@@ -330,7 +331,7 @@ fn check_name(name: &[u8; NAME_BYTES]) -> Result<(), StreamError> {
         } else {
             byte == 0
         };
-        if !legal {
+        if rule!("domain-name") && !legal {
             let allowed = Allowed::Words("printable ASCII, then zeros");
             let offset = offset_of!(WireDomain, name) + index;
             return Err(ParseError::new(

@@ -16,6 +16,7 @@ use super::StreamError;
 use super::frame::{FRAME_HEADER_BYTES, Frame, Writer};
 use crate::error::{Allowed, ParseError, Rule};
 use crate::handover::Message;
+use crate::mutants::rule;
 
 /// Any record, read.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +48,7 @@ impl<'a> Record<'a> {
     /// decoder's buffer's.
     pub fn parse(frame: &Frame<'a>) -> Result<Option<Self>, StreamError> {
         let Some(record) = frame.header.record_type() else {
-            if frame.header.is_optional() {
+            if !rule!("record-unknown") || frame.header.is_optional() {
                 return Ok(None);
             }
             let allowed = Allowed::Words("a type of this version, or the optional flag");
@@ -109,7 +110,7 @@ fn fixed<T: FromBytes + KnownLayout + Immutable>(
 
 /// Refuses what a payload has beyond its record.
 fn exactly(payload: &[u8], length: usize) -> Result<(), StreamError> {
-    if payload.len() == length {
+    if !rule!("record-length") || payload.len() == length {
         return Ok(());
     }
     Err(ParseError::new(
@@ -122,7 +123,7 @@ fn exactly(payload: &[u8], length: usize) -> Result<(), StreamError> {
 
 /// Refuses a reserved field that is not zero.
 fn zero(offset: usize, seen: u64) -> Result<(), StreamError> {
-    if seen == 0 {
+    if !rule!("record-reserved") || seen == 0 {
         return Ok(());
     }
     Err(ParseError::new(
@@ -135,7 +136,7 @@ fn zero(offset: usize, seen: u64) -> Result<(), StreamError> {
 
 /// Refuses a number outside its bounds, both included.
 fn within(rule: Rule, offset: usize, seen: u64, low: u64, high: u64) -> Result<(), StreamError> {
-    if (low..=high).contains(&seen) {
+    if !rule!(rule.name()) || (low..=high).contains(&seen) {
         return Ok(());
     }
     Err(ParseError::new(

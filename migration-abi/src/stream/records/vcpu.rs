@@ -10,6 +10,7 @@ use super::super::frame::Writer;
 use super::{exactly, fixed, write, zero};
 use crate::blob::{self, Blob};
 use crate::error::{Allowed, ParseError, Rule};
+use crate::mutants::rule;
 use crate::registers::{REGISTERS_BYTES, REGISTERS_VERSION, VcpuRegisters};
 
 /// VCPU_REGISTERS: whose, and which.
@@ -37,7 +38,7 @@ impl RegistersRecord {
     /// Reads the payload.
     pub fn parse(payload: &[u8]) -> Result<Self, StreamError> {
         let (wire, rest): (WireRegisters, _) = fixed(payload)?;
-        if wire.version != REGISTERS_VERSION {
+        if rule!("registers-version") && wire.version != REGISTERS_VERSION {
             let (offset, allowed) = (
                 offset_of!(WireRegisters, version),
                 u64::from(REGISTERS_VERSION),
@@ -50,7 +51,7 @@ impl RegistersRecord {
                 allowed,
             ));
         }
-        if usize::from(wire.length) != REGISTERS_BYTES {
+        if rule!("registers-length") && usize::from(wire.length) != REGISTERS_BYTES {
             let (offset, allowed) = (
                 offset_of!(WireRegisters, length),
                 Allowed::Exactly(REGISTERS_BYTES as u64),
