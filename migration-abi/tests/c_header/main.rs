@@ -2,8 +2,9 @@
 
 mod compile;
 mod layout;
+#[path = "../../examples/read_blob.rs"]
+mod read_blob;
 
-use std::fmt::Write as _;
 use std::process::Output;
 
 use compile::{compile, skipped};
@@ -25,94 +26,40 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What `read_blob.c` must print, from what the Rust reader says.
+/// What the example in Rust prints: the one in C must print the same.
 fn expected(bytes: &[u8]) -> String {
-    let blob = blob::parse(bytes).expect("a blob");
-    let (header, flags) = (blob.header(), blob.flags());
-    let mut out = format!(
-        "blob version {}, {} bytes",
-        header.version, header.total_len
-    );
-    if flags.contains(v1::Incompatible::CRC) {
-        out.push_str(", checksum right");
-    }
-    if flags.contains(v1::Incompatible::NO_XSAVE) {
-        out.push_str(", policy without XSAVE");
-    }
-    out.push('\n');
-    for (name, value) in [
-        ("xstate_mask", header.xstate_mask),
-        ("xcr0", header.xcr0),
-        ("xss", header.xss),
-        ("xfd", header.xfd),
-        ("xfd_err", header.xfd_err),
-        ("accum", header.accum),
-        ("xcomp_bv", header.xcomp_bv),
-    ] {
-        writeln!(out, "{name} {value:#x}").expect("a String");
-    }
-    let word =
-        |at: usize| u64::from_le_bytes(blob.image()[at..at + 8].try_into().expect("8 bytes"));
-    let xstate_bv = word(512);
-    let names = [
-        "x87",
-        "sse",
-        "avx",
-        "",
-        "",
-        "opmask",
-        "zmm_hi256",
-        "hi16_zmm",
-        "",
-        "pkru",
-        "",
-        "cet_u",
-        "cet_s",
-    ];
-    let mut next = 576;
-    for entry in blob.directory().iter() {
-        write!(
-            out,
-            "{:>2} {:<9} {:>5} bytes",
-            entry.index, names[entry.index as usize], entry.size
-        )
-        .expect("a String");
-        let at = match entry.index {
-            0 => Some(0),
-            1 => Some(160),
-            index if header.xcomp_bv >> index & 1 == 1 => {
-                if entry.flags & v1::EntryFlags::ALIGN64.bits() != 0 {
-                    next = u32::next_multiple_of(next, 64);
-                }
-                next += entry.size;
-                Some(next - entry.size)
-            }
-            _ => None,
+    let mut out = Vec::new();
+    read_blob::show(bytes, &mut out).expect("a blob");
+    text(&out)
+}
+
+/// The book shows what is printed, and the bytes that are there.
+#[test]
+fn the_book_walks_through_the_golden_blob() {
+    let book = include_str!("../../../docs/src/reading-a-blob.md");
+    let bytes = std::fs::read(golden("blob-v1-avx512.bin")).expect("golden");
+    assert!(book.contains(&expected(&bytes)), "{}", expected(&bytes));
+    let mut rows = 0;
+    for line in book.lines() {
+        // `000000f0  7f 03 … `: an offset of eight digits and 16 bytes or fewer.
+        let Some((offset, rest)) = line.split_once("  ") else {
+            continue;
         };
-        let held = if xstate_bv >> entry.index & 1 == 1 {
-            "held"
-        } else {
-            "INIT"
+        let (Ok(offset), 8) = (usize::from_str_radix(offset, 16), offset.len()) else {
+            continue;
         };
-        match at {
-            Some(at) => writeln!(out, " at {at:>5} {held}"),
-            None => writeln!(out, " not in the image: INIT"),
-        }
-        .expect("a String");
+        let shown: Vec<u8> = rest
+            .split(' ')
+            .map_while(|digits| {
+                u8::from_str_radix(digits, 16)
+                    .ok()
+                    .filter(|_| digits.len() == 2)
+            })
+            .collect();
+        assert_eq!(shown, bytes[offset..offset + shown.len()], "{line}");
+        rows += 1;
     }
-    let mxcsr = if xstate_bv & 2 == 0 {
-        0x1f80
-    } else {
-        word(24) as u32
-    };
-    let image = header.header_len as usize + blob.directory().len() * 16;
-    writeln!(
-        out,
-        "mxcsr {mxcsr:#x}\nimage {} bytes at {image}, components end at {next}",
-        blob.image().len()
-    )
-    .expect("a String");
-    out
+    assert!(rows >= 20, "{rows} rows of bytes in the book");
 }
 
 #[test]

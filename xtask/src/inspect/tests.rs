@@ -23,50 +23,26 @@ fn explained(bytes: &[u8]) -> (String, Value, bool) {
     with(bytes, &InspectOptions::default())
 }
 
+/// The book shows what is printed, word for word.
 #[test]
-fn the_smallest_blob_word_for_word() {
-    let (text, json, whole) = explained(&golden("blob-v1-sse.bin"));
-    assert!(whole);
-    assert_eq!(
-        text,
-        "\
-file  ·  extended-state blob, 708 bytes
-
-Header
-  magic                        XFXSTATE
-  version                      1
-  length of the header         96
-  length of a directory entry  16
-  directory entries            2
-  length of the image          576
-  length of all                708
-  compatible flags             0x0
-  incompatible flags           0x1                 a CRC-32C ends the blob
-  policy (xstate_mask)         0x3                 x87 sse
-  XCR0                         0x3                 x87 sse
-  IA32_XSS                     0x0
-  IA32_XFD                     0x0
-  IA32_XFD_ERR                 0x0
-  may hold state (accum)       0x3                 x87 sse
-  XCOMP_BV                     0x8000000000000003  compacted: x87 sse
-  CRC-32C                      0xd1ce3fd3          right
-
-Image  ·  compacted, 576 bytes, laid out by its directory
-  XSTATE_BV  0x2                 sse
-  XCOMP_BV   0x8000000000000003  compacted: x87 sse
-  component  size  kind  standard  here  state
-  x87         160  user         0     0  INIT
-  sse         256  user       160   160  INIT, by its content
-
-Registers  ·  what is not shown is INIT
-  vector registers
-    MXCSR  0x00001f80  round to nearest, all exceptions masked
-    all 16 vector registers zero
-"
-    );
+fn the_book_shows_what_is_printed() {
+    let book = include_str!("../../../docs/src/reading-a-blob.md");
+    let machines = Machines::load(None).unwrap();
+    let shown = |name: &str, bytes: &[u8]| {
+        let (section, whole) = explain(name, bytes, &InspectOptions::default(), &machines).unwrap();
+        (render::text(&section), section.json(), whole)
+    };
+    let mut bytes = golden("blob-v1-sse.bin");
+    let (text, json, whole) = shown("migration-abi/tests/golden/blob-v1-sse.bin", &bytes);
+    assert!(whole && book.contains(&text), "{text}");
     assert_eq!(json["format"], "blob");
     assert_eq!(json["header"]["xcomp_bv"], "0x8000000000000003");
     assert_eq!(json["broken"], serde_json::json!([]));
+
+    bytes[300] ^= 1;
+    let (text, _, whole) = shown("damaged.bin", &bytes);
+    let first: Vec<&str> = text.lines().take(4).collect();
+    assert!(!whole && book.contains(&first.join("\n")), "{text}");
 }
 
 #[test]

@@ -1,0 +1,129 @@
+//! What is in a blob: its registers, and where each component lies in its image.
+//!
+//! `cargo run -p migration-abi --example read_blob FILE`
+//!
+//! The same as `c/read_blob.c`, which shows what the parser does here.
+
+use std::error::Error;
+use std::io::Write;
+
+use migration_abi::blob::{self, v1};
+
+/// Prints what the blob in `bytes` says.
+pub fn show(bytes: &[u8], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+    // Lengths, checksum and directory are right, or the error says which rule
+    // is broken, where, what was seen and what is allowed.
+    let blob = blob::parse(bytes)?;
+    let header = blob.header();
+    write!(
+        out,
+        "blob version {}, {} bytes",
+        header.version, header.total_len
+    )?;
+    if blob.flags().contains(v1::Incompatible::CRC) {
+        write!(out, ", checksum right")?;
+    }
+    if blob.flags().contains(v1::Incompatible::NO_XSAVE) {
+        write!(out, ", policy without XSAVE")?;
+    }
+    writeln!(out)?;
+    for (name, value) in [
+        ("xstate_mask", header.xstate_mask),
+        ("xcr0", header.xcr0),
+        ("xss", header.xss),
+        ("xfd", header.xfd),
+        ("xfd_err", header.xfd_err),
+        ("accum", header.accum),
+        ("xcomp_bv", header.xcomp_bv),
+    ] {
+        writeln!(out, "{name} {value:#x}")?;
+    }
+
+    let image = blob.image();
+    let word = |at: usize| -> u64 {
+        let bytes = image.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    };
+    let xstate_bv = word(512);
+    let mut next = v1::MIN_IMAGE_BYTES as u32;
+    for entry in blob.directory().iter() {
+        let there = entry.index < 2 || header.xcomp_bv >> entry.index & 1 == 1;
+        write!(
+            out,
+            "{:>2} {:<9} {:>5} bytes",
+            entry.index,
+            name(entry.index),
+            entry.size
+        )?;
+        if !there {
+            writeln!(out, " not in the image: INIT")?;
+            continue;
+        }
+        let at = if entry.index < 2 {
+            entry.standard_offset // the legacy region is the same in both forms
+        } else {
+            if entry.flags & v1::EntryFlags::ALIGN64.bits() != 0 {
+                next = next.next_multiple_of(64);
+            }
+            next += entry.size;
+            next - entry.size
+        };
+        let held = xstate_bv >> entry.index & 1 == 1;
+        writeln!(out, " at {at:>5} {}", if held { "held" } else { "INIT" })?;
+    }
+    // MXCSR of a compacted image counts with XSTATE_BV[1] alone.
+    let mxcsr = if xstate_bv & 2 != 0 {
+        word(24) as u32
+    } else {
+        0x1f80
+    };
+    writeln!(out, "mxcsr {mxcsr:#x}")?;
+    let trailer = if blob.flags().contains(v1::Incompatible::CRC) {
+        v1::CRC_BYTES
+    } else {
+        0
+    };
+    writeln!(
+        out,
+        "image {} bytes at {}, components end at {next}",
+        image.len(),
+        bytes.len() - trailer - image.len()
+    )?;
+    Ok(())
+}
+
+/// Names of the components that have one; the format needs none of them.
+fn name(index: u32) -> &'static str {
+    const NAMES: [&str; 20] = [
+        "x87",
+        "sse",
+        "avx",
+        "bndregs",
+        "bndcsr",
+        "opmask",
+        "zmm_hi256",
+        "hi16_zmm",
+        "pt",
+        "pkru",
+        "pasid",
+        "cet_u",
+        "cet_s",
+        "hdc",
+        "uintr",
+        "lbr",
+        "hwp",
+        "tilecfg",
+        "tiledata",
+        "apx",
+    ];
+    match index {
+        62 => "lwp",
+        _ => NAMES.get(index as usize).copied().unwrap_or("?"),
+    }
+}
+
+#[allow(dead_code)] // the tests call `show`
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args().nth(1).ok_or("usage: read_blob FILE")?;
+    show(&std::fs::read(path)?, &mut std::io::stdout().lock())
+}
