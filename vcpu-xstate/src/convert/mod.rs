@@ -133,7 +133,12 @@ fn write<const WHOLE: bool>(
     let head = Head::of(image, held, components);
     let header = match target.form {
         Form::Standard => XsaveHeader::standard(head.xstate_bv()),
-        Form::Compacted => XsaveHeader::compacted(head.xstate_bv(), target.layout),
+        // The legacy region is there whether XCOMP_BV names it or not, but what is
+        // in use of it must be named (SDM Vol. 1, 13.8.2).
+        Form::Compacted => {
+            let layout = target.layout.union(head.xstate_bv());
+            XsaveHeader::compacted(head.xstate_bv(), layout)
+        }
     };
 
     let extended = held.difference(ComponentSet::LEGACY);
