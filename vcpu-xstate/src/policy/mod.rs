@@ -34,6 +34,7 @@ pub mod guest;
 mod host;
 mod leaves;
 pub mod level;
+mod phrase;
 pub mod place;
 pub mod report;
 pub mod set;

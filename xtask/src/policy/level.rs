@@ -29,6 +29,8 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
         let mut value = json!({ "machines": names });
         merge(&mut value, facts.json(&levelled.policy));
         value["left_out"] = entries.collect();
+        let config = |host: &Host<'_>| json!(host.policy.config_for(&levelled.policy));
+        value["configs"] = hosts.iter().map(config).collect();
         value["undescribed"] = gaps
             .into_iter()
             .map(|(name, set)| json!([name, set.bits()]))
@@ -56,6 +58,7 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
             let _ = writeln!(text, "Features left out:\n\n{}", shared(&features));
         }
     }
+    text.push_str(&strings(hosts, &levelled.policy));
     let lacking: Vec<&str> = gaps.iter().map(|(name, _)| *name).collect();
     if let [(name, set)] = gaps[..] {
         let note = "and does not describe it: it counts as missing";
@@ -66,6 +69,18 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
         text.push_str(&wrapped("", &[words, listed(&lacking)].concat()));
     }
     Ok(text)
+}
+
+/// The policy string of each machine by which its default becomes the level.
+fn strings(hosts: &[Host<'_>], level: &CpuPolicy) -> String {
+    let mut text = String::from("As a policy string, there:\n\n");
+    for host in hosts.iter().take(LISTED) {
+        let config = host.policy.config_for(level);
+        let config = config.unwrap_or_else(|| "no string says it".to_owned());
+        let _ = writeln!(text, "  {}: {config}", host.machine.name());
+    }
+    text.push('\n');
+    text
 }
 
 /// One entry for each subject and kind of reason: machines are gathered later.

@@ -112,6 +112,20 @@ fn check(hosts: &[&CpuPolicy]) -> CpuPolicy {
         assert!(!out.to_string().is_empty());
     }
 
+    // In words, each host's default becomes it.
+    for host in hosts {
+        let beyond = policy.features.first_beyond(&host.features).is_some();
+        let Some(config) = host.config_for(policy) else {
+            // Words take away; what takes something away cannot be added.
+            assert!(beyond);
+            continue;
+        };
+        assert!(!beyond);
+        let became = host.with_config(&config).unwrap();
+        assert_eq!(became.features, policy.features, "{config}");
+        assert_eq!(became.xstate, policy.xstate, "{config}");
+    }
+
     let folded = hosts[1..]
         .iter()
         .fold(hosts[0].clone(), |level, host| level.level(host));
@@ -307,4 +321,20 @@ fn over_the_machines_of_the_field() {
             check(&some);
         }
     }
+}
+
+#[test]
+fn the_words_of_a_level_are_short() {
+    let (skylake, zen3) = (skylake().policy(), zen3().policy());
+    let level = skylake.level(&zen3);
+    assert_eq!(
+        skylake.config_for(&level).unwrap(),
+        "host:mpx=0,avx512f=0,pku=0"
+    );
+    assert_eq!(skylake.config_for(&skylake).as_deref(), Some("host"));
+    let deferring = skylake.with_config("host:defer-avx=1,mpx=0").unwrap();
+    let config = skylake.config_for(&deferring).unwrap();
+    assert_eq!(config, "host:mpx=0,defer-avx=1");
+    // No words add what a host lacks.
+    assert_eq!(zen3.config_for(&skylake), None);
 }
