@@ -8,6 +8,7 @@ mod explain;
 mod fits;
 mod guest;
 mod level;
+mod quirks;
 mod take;
 mod untrusted;
 
