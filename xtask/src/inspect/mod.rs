@@ -16,6 +16,7 @@ mod stream;
 mod tests;
 mod vcpu;
 
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -71,12 +72,16 @@ pub fn run(workspace: &Workspace, options: &InspectOptions) -> Result<bool> {
     let name = workspace.short(path).to_string();
     let machines = Machines::load(options.table.as_deref())?;
     let (section, whole) = explain(&name, &bytes, options, &machines)?;
-    if options.json {
-        println!("{:#}", section.json());
+    let text = if options.json {
+        format!("{:#}\n", section.json())
     } else {
-        print!("{}", render::text(&section));
+        render::text(&section)
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(whole),
+        written => written.map(|()| whole).context("standard output"),
     }
-    Ok(whole)
 }
 
 /// The explanation, and whether nothing is wrong.
