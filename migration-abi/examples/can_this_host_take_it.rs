@@ -9,7 +9,7 @@ use std::io::Write;
 
 use migration_abi::blob;
 use migration_abi::xstate::{claims, geometry};
-use vcpu_xstate::{ComponentSet, HostXstate, Rejection, XstatePolicy, validate};
+use vcpu_xstate::{ComponentSet, HostXstate, XstatePolicy, validate};
 
 const BLOB: &[u8] = include_bytes!("../tests/golden/blob-v1-avx512.bin");
 
@@ -40,12 +40,7 @@ pub fn judge(bytes: &[u8], host: &HostXstate, out: &mut impl Write) -> Result<()
             "this host takes it; in use: {}",
             image.image().in_use()
         )?,
-        Err(Rejection::MaskHost(seen, offered)) => {
-            let missing = ComponentSet::from_bits_retain(seen & !offered);
-            writeln!(out, "refused, this host lacks: {missing}")?;
-        }
-        Err(Rejection::Layout(difference)) => writeln!(out, "refused: {difference}")?,
-        Err(other) => writeln!(out, "refused: {other}")?,
+        Err(no) => writeln!(out, "refused by {}: {}", no.rule(), no.words())?,
     }
     Ok(())
 }

@@ -35,3 +35,8 @@ pub mod stream;
 pub mod xstate;
 
 pub use error::{Allowed, ParseError, Rule};
+
+/// What the README shows, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

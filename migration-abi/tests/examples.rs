@@ -37,7 +37,7 @@ fn can_this_host_take_it() {
     let intel = samples::machine::intel();
     let text = said(|out| judge(&blob, &intel, out));
     assert!(
-        text.ends_with("refused, this host lacks: cet_u cet_s\n"),
+        text.ends_with("refused by xstate-mask-host: cet_u cet_s not offered here\n"),
         "{text}"
     );
 

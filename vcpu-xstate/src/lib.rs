@@ -63,3 +63,8 @@ pub use validate::{Claims, Rejection, TrustedImage, validate};
 pub use xcr0::Xcr0;
 pub use xfd::Xfd;
 pub use xss::Xss;
+
+/// What the README shows, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

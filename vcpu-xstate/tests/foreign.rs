@@ -1,7 +1,9 @@
 //! Foreign images against a processor: what is read of one restores the registers that the image itself restores.
 
 use proptest::prelude::*;
-use vcpu_xstate::foreign::{Destination, Excess, ForeignImage, ForeignRegisters, read};
+use vcpu_xstate::foreign::{
+    Destination, Excess, ForeignError, ForeignImage, ForeignRegisters, Unholdable, read,
+};
 use vcpu_xstate::hw::Modelled;
 use vcpu_xstate::model::{Cpu, InitTracking, Machine, Registers};
 use vcpu_xstate::update::Update;
@@ -253,4 +255,38 @@ fn a_vcpu_with_shadow_stacks_is_more_than_a_buffer() {
     );
     let by_msr = Destination::KVM.with_elsewhere(ComponentSet::CET);
     assert!(vcpu.export_standard(&mut cpu, by_msr, &mut out).is_ok());
+}
+
+/// The book's table has each rule under its number.
+#[test]
+fn rules_are_in_the_book() {
+    let c = ComponentIndex::AVX;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/legacy-formats.md");
+    let book = std::fs::read_to_string(path).unwrap();
+    let read = [
+        ForeignError::Compacted(0),
+        ForeignError::Beyond(0, 0),
+        ForeignError::Supervisor(c, 0),
+        ForeignError::Unplaced(c, 0),
+        ForeignError::Truncated(c, 0, 0),
+        ForeignError::Tail(0, 0),
+    ];
+    let written = [
+        Unholdable::Supervisor(c),
+        Unholdable::NoRoom(c, 0, 0),
+        Unholdable::TooSmall(0, 0),
+        Unholdable::Xss(0),
+        Unholdable::Xfd(0),
+        Unholdable::XfdErr(0),
+        Unholdable::WithoutXsave,
+    ];
+    let rules = read.iter().map(|e| (e.rule(), e.code(), e.to_string()));
+    let rules = rules.chain(written.iter().map(|e| (e.rule(), e.code(), e.to_string())));
+    for (rule, code, text) in rules {
+        assert!(
+            book.contains(&format!("| {code:#06x} | `{rule}` |")),
+            "{rule}"
+        );
+        assert!(text.starts_with(&format!("{rule}: ")), "{text}");
+    }
 }

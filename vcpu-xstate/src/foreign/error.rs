@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::component::ComponentIndex;
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::error::broken_accessors;
 use crate::validate::Rejection;
 
@@ -49,9 +49,38 @@ impl ForeignError {
     }
 }
 
+/// The rule's name and the words for it: `foreign-truncated: tiledata ends at
+/// 11008, the bytes at 4096`.
 impl fmt::Display for ForeignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, self.component(), self.broken())
+        write!(f, "{}: ", self.rule())?;
+        match self {
+            Self::Compacted(seen) => {
+                write!(
+                    f,
+                    "compacted (XCOMP_BV {seen:#x}), where images are standard"
+                )
+            }
+            Self::Beyond(seen, allowed) => {
+                let beyond = ComponentSet::from_bits_retain(seen & !allowed);
+                write!(f, "XSTATE_BV has {beyond}, the policy has not")
+            }
+            Self::Supervisor(c, _) => {
+                write!(
+                    f,
+                    "a standard image has no place for {c}, which is supervisor state"
+                )
+            }
+            Self::Unplaced(c, _) => write!(f, "the size of {c} is not known here"),
+            Self::Truncated(c, len, end) => write!(f, "{c} ends at {end}, the bytes at {len}"),
+            Self::Tail(at, exact) => {
+                write!(f, "byte {at} is not zero, and the image ended at {exact}")
+            }
+            Self::Rejected(Rejection::Length(seen, exact)) => {
+                write!(f, "{seen} bytes, what it may hold makes it {exact}")
+            }
+            Self::Rejected(rejection) => write!(f, "{}", rejection.words()),
+        }
     }
 }
 
@@ -107,22 +136,28 @@ impl Unholdable {
     }
 }
 
+/// The rule's name and the words for it.
 impl fmt::Display for Unholdable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, self.component(), self.broken())
+        write!(f, "{}: ", self.rule())?;
+        match self {
+            Self::Supervisor(c) => {
+                write!(f, "{c} is in use, a standard image has no place for it")
+            }
+            Self::NoRoom(c, given, end) => {
+                write!(f, "{c} is in use and ends at {end}, the buffer at {given}")
+            }
+            Self::TooSmall(given, least) => {
+                write!(f, "a buffer of {given} bytes, the image takes {least}")
+            }
+            Self::Xss(seen) => write!(f, "nothing carries IA32_XSS, which is {seen:#x}"),
+            Self::Xfd(seen) => write!(f, "nothing carries IA32_XFD, which is {seen:#x}"),
+            Self::XfdErr(seen) => write!(f, "nothing carries IA32_XFD_ERR, which is {seen:#x}"),
+            Self::WithoutXsave => {
+                f.write_str("the guest has no XSAVE: x87 and SSE go where FXSAVE's do")
+            }
+        }
     }
 }
 
 impl core::error::Error for Unholdable {}
-
-/// The four values, with the component's name between rule and numbers.
-fn named(
-    f: &mut fmt::Formatter<'_>,
-    component: Option<ComponentIndex>,
-    broken: crate::Broken,
-) -> fmt::Result {
-    match component {
-        Some(component) => write!(f, "{component}: {broken}"),
-        None => write!(f, "{broken}"),
-    }
-}

@@ -245,6 +245,10 @@ fn host_pkru_in_a_guests_image() {
     let foreign = ForeignImage::kvm(&bytes, ForeignRegisters::xcr0(7));
     let error = taken(&foreign, &policy(7), Excess::Refuse).unwrap_err();
     assert_eq!(error, ForeignError::Beyond(0x207, 7));
+    assert_eq!(
+        error.to_string(),
+        "foreign-policy: XSTATE_BV has pkru, the policy has not"
+    );
 
     let (read, dropped) = taken(&foreign, &policy(7), Excess::Drop).unwrap();
     assert_eq!(dropped.state, set(0x200));
@@ -330,7 +334,10 @@ fn hard_coded_4096_with_amx() {
         error,
         ForeignError::Truncated(ComponentIndex::TILEDATA, 4096, 11008)
     );
-    assert!(error.to_string().starts_with("tiledata: foreign-truncated"));
+    assert_eq!(
+        error.to_string(),
+        "foreign-truncated: tiledata ends at 11008, the bytes at 4096"
+    );
     // Where the tiles are INIT nothing is missing.
     let bytes = &standard(0x6_02e7, 0x2_0003)[..4096];
     let foreign = ForeignImage::kvm(bytes, ForeignRegisters::xcr0(0x6_02e7));

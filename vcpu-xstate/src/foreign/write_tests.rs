@@ -183,7 +183,10 @@ fn supervisor_state_in_use_is_named() {
         let mut out = vec![0xcc; 12_288];
         let kvm = image.write_standard(Destination::KVM, &mut out);
         assert_eq!(kvm, Err(Unholdable::Supervisor(ComponentIndex::CET_U)));
-        assert!(kvm.unwrap_err().to_string().starts_with("cet_u: "));
+        assert_eq!(
+            kvm.unwrap_err().to_string(),
+            "unholdable-supervisor: cet_u is in use, a standard image has no place for it"
+        );
         assert!(out.iter().all(|b| *b == 0xcc), "nothing was written");
         let xen = image.write_standard(Destination::XEN, &mut out);
         assert_eq!(xen, Err(Unholdable::Supervisor(ComponentIndex::CET_U)));
