@@ -79,10 +79,9 @@ pub(crate) fn pattern(component: ComponentIndex, seed: u8, bytes: &mut [u8]) {
             put(8, page | 1);
         }
         ComponentIndex::PASID => put(0, (1 << 31) | (u64::from(seed) + 1)),
-        ComponentIndex::CET_U => {
-            put(0, page);
-            put(8, page + 8);
-        }
+        // IA32_PL3_SSP. IA32_U_CET stays 0: no AMD processor has the bitmap's
+        // address, and XRSTORS would fault on it.
+        ComponentIndex::CET_U => put(8, page + 8),
         ComponentIndex::CET_S => (0..3).for_each(|i| put(8 * i, page + 8 * i as u64)),
         // Handler and receive requests; UINV stays 0, since XRSTORS faults
         // while it is live.
