@@ -10,7 +10,7 @@ use crate::hw;
 
 /// Bytes from which REP MOVSB and REP STOSB are worth their start (measured:
 /// they take as long as words do for about 700 bytes).
-pub(crate) const LONG_BYTES: usize = 704;
+pub(crate) const LONG_BYTES: usize = 1280;
 
 const LINE: usize = 64;
 const WORD: usize = 8;

@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 use crate::bytes::is_zero;
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::{COMPACTED, XsaveHeader};
-use crate::layout::{Form, Geometry, Offsets, Placement};
+use crate::layout::{Form, Geometry, Offsets, PerComponent, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
 
 /// An image that can be read without a further check of lengths.
@@ -29,12 +29,14 @@ impl<'a> Image<'a> {
     /// necessary, if the header holds what `geometry` does not know, or if it
     /// is of the other form. In the compacted form, XSTATE_BV beyond XCOMP_BV
     /// counts as such too.
+    #[inline]
     pub fn new(bytes: &'a [u8], geometry: &'a Geometry, form: Form) -> Option<Self> {
         Self::without(bytes, geometry, form, ComponentSet::EMPTY)
     }
 
     /// The same, reading `dropped` as INIT. In the standard form, where nothing
     /// lies behind them, `geometry` need not know these components.
+    #[inline]
     pub(crate) fn without(
         bytes: &'a [u8],
         geometry: &'a Geometry,
@@ -126,8 +128,15 @@ impl<'a> Image<'a> {
     }
 
     /// Where the components of its layout lie.
-    pub(crate) fn offsets(&self) -> Offsets<'a> {
+    #[inline]
+    fn offsets(&self) -> Offsets<'a> {
         self.geometry.offsets(self.form, self.layout)
+    }
+
+    /// The same as a table; `own` is room for one.
+    #[inline]
+    pub(crate) fn table<'t>(&'t self, own: &'t mut Option<PerComponent>) -> &'t PerComponent {
+        self.geometry.table(self.form, self.layout, own)
     }
 
     /// All bytes that it was made of.

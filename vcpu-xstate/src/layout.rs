@@ -21,8 +21,8 @@ mod difference;
 mod tables;
 
 pub use difference::LayoutDifference;
-pub(crate) use tables::Offsets;
 use tables::Tables;
+pub(crate) use tables::{Offsets, PerComponent, offset};
 
 use crate::component::{COMPONENTS, ComponentIndex, ComponentSet, Components};
 use crate::error::broken_rules;
@@ -287,6 +287,20 @@ impl Geometry {
         match self.tables.offsets(form, self.placed(form, mask)) {
             Some(offsets) => Offsets::Table(offsets),
             None => Offsets::Walk(self.placements(form, mask)),
+        }
+    }
+
+    /// The same as a table; `own` is room for one that is not kept here.
+    #[inline]
+    pub(crate) fn table<'a>(
+        &'a self,
+        form: Form,
+        mask: ComponentSet,
+        own: &'a mut Option<PerComponent>,
+    ) -> &'a PerComponent {
+        match self.tables.offsets(form, self.placed(form, mask)) {
+            Some(offsets) => offsets,
+            None => own.insert(tables::walked(self.placements(form, mask))),
         }
     }
 

@@ -14,8 +14,9 @@ use crate::bytes::{self, LONG_BYTES};
 use crate::component::ComponentSet;
 use crate::header::XsaveHeader;
 use crate::image::Image;
-use crate::layout::{Form, Geometry, MIN_IMAGE_BYTES, Offsets};
+use crate::layout::{Form, Geometry, MIN_IMAGE_BYTES, PerComponent};
 use head::Head;
+use runs::Places;
 
 /// Where an image is written to: a form, a layout, and a geometry.
 #[derive(Clone, Copy)]
@@ -35,8 +36,9 @@ impl Target<'_> {
         self.geometry.image_size(self.form, self.layout)
     }
 
-    fn offsets(&self) -> Offsets<'_> {
-        self.geometry.offsets(self.form, self.layout)
+    #[inline]
+    fn table<'t>(&'t self, own: &'t mut Option<PerComponent>) -> &'t PerComponent {
+        self.geometry.table(self.form, self.layout, own)
     }
 
     /// The components that it has a place for, x87 and SSE always.
@@ -115,6 +117,7 @@ pub fn transfer_whole(
     write::<true>(image, components, &target, out)
 }
 
+#[inline]
 fn write<const WHOLE: bool>(
     image: &Image<'_>,
     components: ComponentSet,
@@ -147,25 +150,24 @@ fn write<const WHOLE: bool>(
     if cleared {
         bytes::zero(&mut out[MIN_IMAGE_BYTES..]);
     }
+    let (mut own_from, mut own_to) = (None, None);
+    let places = Places::new(image, target, &mut own_from, &mut own_to);
     let mut copied = false;
     let mut end = MIN_IMAGE_BYTES;
-    runs::each(image, target, extended, |run| {
+    places.each_run(extended, |run| {
         if WHOLE && !cleared && run.to > end {
             bytes::zero(&mut out[end..run.to]);
         }
-        end = run.to + run.len;
-        if run.to > 0 || run.len >= LONG_BYTES {
-            copied |= run.to == 0;
-            run.copy(image, out);
-        } else {
-            // Words go better around the head, which is written below.
-            run.copy_extended(image, out);
-        }
+        end = run.to_end;
+        // Words go better around the head, which is written below.
+        let long = run.to > 0 || run.to_end >= LONG_BYTES;
+        copied |= long && run.to == 0;
+        run.copy(image, if long { 0 } else { MIN_IMAGE_BYTES }, out);
     });
     if WHOLE && !cleared {
         bytes::zero(&mut out[end..]);
     }
-    runs::clear_tails(image, target, extended, out);
+    places.clear_tails(extended, out);
 
     let Some(first) = out.first_chunk_mut() else {
         unreachable!("no image is shorter than its head");

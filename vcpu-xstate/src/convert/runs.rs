@@ -9,129 +9,130 @@ use core::ops::Range;
 
 use super::Target;
 use crate::bytes;
-use crate::component::ComponentSet;
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::image::{Image, payload};
-use crate::layout::{Form, MIN_IMAGE_BYTES, Placement};
+use crate::layout::{Form, Geometry, MIN_IMAGE_BYTES, PerComponent, Placement, offset};
 
 /// Bytes that are copied at once.
-#[derive(Clone, Debug)]
 pub(super) struct Run {
     /// Offset in the image that is read.
     pub(super) from: usize,
     /// Offset in the image that is written.
     pub(super) to: usize,
-    pub(super) len: usize,
+    /// Its end there. Kept instead of a length: so it does not depend on all
+    /// components before the last one, and the processor, which waits for the
+    /// length before it begins a long copy, has it sooner.
+    pub(super) to_end: usize,
     /// What of the written image is alignment, no state, and to be cleared
     /// afterwards: within the run, or just before it.
-    pub(super) gap: Range<usize>,
+    gap: Range<usize>,
 }
 
 impl Run {
-    /// Copies it.
+    /// Copies it, without its first `skip` bytes.
     #[inline]
-    pub(super) fn copy(&self, image: &Image<'_>, out: &mut [u8]) {
+    pub(super) fn copy(&self, image: &Image<'_>, skip: usize, out: &mut [u8]) {
         // In range: both images are as long as their layouts make them.
-        let from = &image.bytes()[self.from..self.from + self.len];
-        bytes::copy(&mut out[self.to..self.to + self.len], from);
+        let to = &mut out[self.to + skip..self.to_end];
+        let from = &image.bytes()[self.from + skip..];
+        bytes::copy(to, &from[..to.len()]);
         if !self.gap.is_empty() {
             bytes::zero(&mut out[self.gap.clone()]);
         }
     }
+}
 
-    /// Copies what of the first run lies behind legacy region and header.
+/// Where components lie in the image that is read and in the one that is written.
+pub(super) struct Places<'a> {
+    from: &'a PerComponent,
+    to: &'a PerComponent,
+    read: &'a Geometry,
+    written: &'a Geometry,
+    form: Form,
+}
+
+impl<'a> Places<'a> {
     #[inline]
-    pub(super) fn copy_extended(&self, image: &Image<'_>, out: &mut [u8]) {
-        if self.len > MIN_IMAGE_BYTES {
-            let behind = Self {
-                from: MIN_IMAGE_BYTES,
-                to: MIN_IMAGE_BYTES,
-                len: self.len - MIN_IMAGE_BYTES,
-                gap: self.gap.clone(),
-            };
-            behind.copy(image, out);
+    pub(super) fn new(
+        image: &'a Image<'_>,
+        target: &'a Target<'_>,
+        own_from: &'a mut Option<PerComponent>,
+        own_to: &'a mut Option<PerComponent>,
+    ) -> Self {
+        Self {
+            from: image.table(own_from),
+            to: target.table(own_to),
+            read: image.geometry(),
+            written: target.geometry,
+            form: target.form,
         }
     }
 
-    const fn to_end(&self) -> usize {
-        self.to + self.len
-    }
-}
-
-/// Gives each run of `held`, which both layouts have, ascending by component
-/// number. The first one begins at 0 and covers legacy region and header.
-#[inline]
-pub(super) fn each(
-    image: &Image<'_>,
-    target: &Target<'_>,
-    held: ComponentSet,
-    mut give: impl FnMut(&Run),
-) {
-    let (mut from_offsets, mut to_offsets) = (image.offsets(), target.offsets());
-    let mut run = Run {
-        from: 0,
-        to: 0,
-        len: MIN_IMAGE_BYTES,
-        gap: 0..0,
-    };
-    for component in held {
-        let (from, to) = (from_offsets.at(component), to_offsets.at(component));
-        // Another machine may have another size.
-        let len = image
-            .geometry()
-            .size_bytes(component)
-            .min(target.geometry.size_bytes(component));
-        // Negative where a component lies below one of a lower number: as
-        // large as no gap of alignment is.
-        let gap = to.wrapping_sub(run.to_end());
-        let aligned = gap < 64;
-        let joins = from.wrapping_sub(run.from + run.len) == gap && aligned;
-        if joins && (gap == 0 || run.gap.is_empty()) {
-            if gap != 0 {
-                run.gap = run.to_end()..to;
-            }
-            run.len += gap + len;
+    /// Bytes of a component that are copied: another machine may have another size.
+    #[inline]
+    fn copied(&self, component: ComponentIndex) -> usize {
+        let written = self.written.size_bytes(component);
+        if core::ptr::eq(self.read, self.written) {
+            written
         } else {
-            give(&run);
-            let before = if aligned && target.form == Form::Compacted {
-                run.to_end()..to
-            } else {
-                0..0
-            };
-            run = Run {
-                from,
-                to,
-                len,
-                gap: before,
-            };
+            written.min(self.read.size_bytes(component))
         }
     }
-    give(&run);
-}
 
-/// Clears what of the written components is no state: the reserved tail of a
-/// size that is larger than the manuals' (PKRU has 4 bytes in 8, or in 64), or
-/// than the other machine's.
-#[inline]
-pub(super) fn clear_tails(
-    image: &Image<'_>,
-    target: &Target<'_>,
-    held: ComponentSet,
-    out: &mut [u8],
-) {
-    let tailed = if core::ptr::eq(image.geometry(), target.geometry) {
-        held.intersection(target.geometry.tailed())
-    } else {
-        held
-    };
-    let mut offsets = target.offsets();
-    for component in tailed {
-        let place = Placement {
-            component,
-            offset_bytes: offsets.at(component),
-            size_bytes: target.geometry.size_bytes(component),
+    /// Gives each run of `held`, which both layouts have, ascending by component
+    /// number. The first one begins at 0 and covers legacy region and header.
+    #[inline]
+    pub(super) fn each_run(&self, held: ComponentSet, mut give: impl FnMut(&Run)) {
+        let mut run = Run {
+            from: 0,
+            to: 0,
+            to_end: MIN_IMAGE_BYTES,
+            gap: 0..0,
         };
-        let state = payload(place);
-        let copied = place.offset_bytes + image.geometry().size_bytes(component);
-        bytes::zero(&mut out[state.end.min(copied)..place.range().end]);
+        for component in held {
+            let (from, to) = (offset(self.from, component), offset(self.to, component));
+            // Negative where a component lies below one of a lower number: as
+            // large as no gap of alignment is.
+            let gap = to.wrapping_sub(run.to_end);
+            let beside = gap < 64;
+            let moves_as_one = from.wrapping_sub(to) == run.from.wrapping_sub(run.to);
+            if beside && moves_as_one && (gap == 0 || run.gap.is_empty()) {
+                if gap != 0 {
+                    run.gap = run.to_end..to;
+                }
+            } else {
+                give(&run);
+                let before = if beside && self.form == Form::Compacted {
+                    run.to_end..to
+                } else {
+                    0..0
+                };
+                (run.from, run.to, run.gap) = (from, to, before);
+            }
+            run.to_end = to + self.copied(component);
+        }
+        give(&run);
+    }
+
+    /// Clears what of the written components is no state: the reserved tail of a
+    /// size that is larger than the manuals' (PKRU has 4 bytes in 8, or in 64), or
+    /// than the other machine's.
+    #[inline]
+    pub(super) fn clear_tails(&self, held: ComponentSet, out: &mut [u8]) {
+        let tailed = if core::ptr::eq(self.read, self.written) {
+            held.intersection(self.written.tailed())
+        } else {
+            held
+        };
+        for component in tailed {
+            let place = Placement {
+                component,
+                offset_bytes: offset(self.to, component),
+                size_bytes: self.written.size_bytes(component),
+            };
+            let state = payload(place);
+            let copied = place.offset_bytes + self.copied(component);
+            bytes::zero(&mut out[state.end.min(copied)..place.range().end]);
+        }
     }
 }

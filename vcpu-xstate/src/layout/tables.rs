@@ -10,7 +10,7 @@ use super::{Form, Geometry, MIN_IMAGE_BYTES, Placements};
 use crate::component::{ComponentIndex, ComponentSet};
 
 /// One number for each component; 64, so that no index is out of range.
-type PerComponent = [u32; 64];
+pub(crate) type PerComponent = [u32; 64];
 
 const fn slot(component: ComponentIndex) -> usize {
     component.get() as usize & 63
@@ -130,6 +130,22 @@ impl Tables {
     pub(super) const fn tailed(&self) -> ComponentSet {
         self.tailed
     }
+}
+
+/// The places of `placements` as a table.
+#[cold]
+pub(super) fn walked(placements: Placements<'_>) -> PerComponent {
+    let mut offsets = [0; 64];
+    for place in placements {
+        offsets[slot(place.component)] = place.offset_bytes as u32;
+    }
+    offsets
+}
+
+/// The offset of a component in a table.
+#[inline]
+pub(crate) const fn offset(table: &PerComponent, component: ComponentIndex) -> usize {
+    table[slot(component)] as usize
 }
 
 /// Where the components of one layout lie, asked for one after the other.
