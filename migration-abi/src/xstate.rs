@@ -112,6 +112,10 @@ pub fn geometry(blob: &Blob<'_>) -> Result<Geometry, GeometryError> {
     Ok(geometry)
 }
 
+mod vcpu;
+
+pub use vcpu::{HostLayouts, XstateError, export, import};
+
 /// Bytes of the blob that [`write_blob`] makes.
 #[must_use]
 pub fn blob_len(image: &TrustedImage<'_>, crc: bool) -> usize {

@@ -126,6 +126,7 @@ impl Area {
     }
 
     /// Replaces the content by what `image` holds of `components`.
+    #[inline]
     pub fn fill(&mut self, geometry: &Geometry, image: &Image<'_>, components: ComponentSet) {
         let target = Target {
             geometry,
@@ -137,6 +138,7 @@ impl Area {
     }
 
     /// The image that it holds; `geometry` is the host's that it was made with.
+    #[inline]
     pub fn image<'a>(&'a self, geometry: &'a Geometry) -> Image<'a> {
         let Some(image) = Image::new(self.bytes(), geometry, self.format) else {
             panic!("the image of an area is the host's own: {self:?}");

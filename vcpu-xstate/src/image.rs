@@ -148,6 +148,7 @@ impl<'a> Image<'a> {
     /// XINUSE, Intel keeps XINUSE\[PKRU\] set at 0 and XRSTORS sets it from
     /// XSTATE_BV, so the header alone says too much. Of a component without a
     /// name the header is all that there is to go by.
+    #[inline]
     pub fn in_use(&self) -> ComponentSet {
         let mut used = ComponentSet::EMPTY;
         if self.xstate_bv.has(ComponentIndex::X87) && !self.legacy.x87_is_init() {

@@ -38,7 +38,7 @@ use crate::xss::{Xss, XssError, xss_verdict};
 
 pub use crate::status::{ComponentStatus, Use};
 pub use crate::switch::Home;
-pub use crate::transit::{ExportError, Exported, ImportError};
+pub use crate::transit::{ExportError, Exported, ImportError, NativeError};
 pub use crate::xfd::FirstUse;
 
 /// Why XSETBV of a guest cannot be carried out now.

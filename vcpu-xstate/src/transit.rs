@@ -3,6 +3,7 @@
 use crate::area::{Area, AreaMemory, OutOfMemory};
 use crate::component::ComponentSet;
 use crate::convert::{TooSmall, canonical_size, canonicalise};
+use crate::cpuid::HostXstate;
 use crate::error::broken_rules;
 use crate::header::COMPACTED;
 use crate::hw::Hardware;
@@ -10,7 +11,7 @@ use crate::masks::needs_room;
 use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
-use crate::validate::{Claims, TrustedImage};
+use crate::validate::{Claims, Rejection, TrustedImage, validate};
 
 /// Why state cannot be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,15 @@ broken_rules!(ImportError,
     Self::Xsave(seen, allowed) => ("import-xsave", 0xa02, seen, allowed),
     Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
 );
+
+/// Why an image of this host's own layouts was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeError {
+    /// It breaks a rule.
+    Content(Rejection),
+    /// It does not fit the vCPU, or there is no memory.
+    Import(ImportError),
+}
 
 /// What an export wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +81,7 @@ impl VcpuXstate {
     ///
     /// # Errors
     /// `out` is too small; nothing was written.
+    #[inline]
     pub fn export<H: Hardware>(
         &mut self,
         cpu: &mut PcpuXstate<H>,
@@ -107,6 +118,50 @@ impl VcpuXstate {
         cpu: &mut PcpuXstate<H>,
         memory: &mut impl AreaMemory,
     ) -> Result<(), ImportError> {
+        self.take(image, cpu.host(), memory)?;
+        self.leave_registers(cpu);
+        Ok(())
+    }
+
+    /// Judges a compacted image whose layouts are this host's own, over its
+    /// policy, and makes it this vCPU's state, all of it or nothing.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, or as [`import`](Self::import).
+    #[inline]
+    pub fn import_native<H: Hardware>(
+        &mut self,
+        claims: &Claims,
+        image: &[u8],
+        cpu: &mut PcpuXstate<H>,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), NativeError> {
+        let host = cpu.host();
+        let image = validate(claims, host.geometry(), image, host, &self.policy);
+        let image = image.map_err(NativeError::Content)?;
+        self.take(&image, host, memory)
+            .map_err(NativeError::Import)?;
+        self.leave_registers(cpu);
+        Ok(())
+    }
+
+    /// What the registers of a processor still have is not this vCPU's any more.
+    #[inline]
+    fn leave_registers<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) {
+        if rule!("import-revokes-registers") {
+            cpu.abandon(self);
+        }
+    }
+
+    /// Fills the area, or a larger one. What the registers of a processor still
+    /// have is then to be abandoned.
+    #[inline]
+    fn take(
+        &mut self,
+        image: &TrustedImage<'_>,
+        host: &HostXstate,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), ImportError> {
         let values = image.values();
         let (seen, allowed) = (values.policy_mask, self.policy.mask);
         if rule!("import-policy") && !allowed.contains(seen) {
@@ -116,29 +171,23 @@ impl VcpuXstate {
             let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
             return Err(ImportError::Xsave(seen, allowed));
         }
-        let geometry = cpu.host().geometry();
+        let geometry = host.geometry();
         let enabled = values.xcr0.components().union(values.xss.components());
         let accum = values
             .accum
             .union(self.policy.initial_accum(geometry.supervisor()))
             .union(needs_room(enabled, geometry.xfd_capable()));
         let mask = self.policy.area(accum);
-        let larger = if mask == self.area.mask() {
-            None
+        if mask == self.area.mask() {
+            self.area.fill(geometry, image.image(), mask);
         } else {
             let area = Area::new(geometry, self.area.format(), mask, memory);
-            Some(area.map_err(ImportError::NeedsMemory)?)
-        };
-
-        // Nothing below fails.
-        if rule!("import-revokes-registers") {
-            cpu.abandon(self);
-        }
-        if let Some(area) = larger {
+            let mut area = area.map_err(ImportError::NeedsMemory)?;
+            area.fill(geometry, image.image(), mask);
             self.replace_area(area, memory);
         }
-        let geometry = cpu.host().geometry();
-        self.area.fill(geometry, image.image(), mask);
+
+        // Nothing above has changed more than the area, and nothing fails now.
         self.accum = accum;
         self.xcr0 = values.xcr0;
         self.xss = values.xss;

@@ -191,6 +191,7 @@ pub fn canonical_size(image: &Image<'_>, geometry: &Geometry, leave_out: Compone
 ///
 /// # Errors
 /// `out` is too small; nothing was written.
+#[inline]
 pub fn canonicalise(
     image: &Image<'_>,
     geometry: &Geometry,

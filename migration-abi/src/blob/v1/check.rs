@@ -11,6 +11,7 @@ use crate::error::{Allowed, ParseError, Rule};
 use crate::mutants::rule;
 
 /// The header's own rules, each field against constants.
+#[inline(always)]
 pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
     use Allowed::{AtMost, Between, Bits, Exactly};
     let number =
@@ -114,6 +115,17 @@ pub(super) fn check_directory(
     entries: impl Iterator<Item = DirectoryEntry>,
     base: usize,
 ) -> Result<(), BlobError> {
+    check_directory_like(header, entries, base, |_, _| false).map(|_| ())
+}
+
+/// The same; an entry that is `known` keeps the rules. Says whether all were.
+#[inline(always)]
+pub(super) fn check_directory_like(
+    header: &Header,
+    entries: impl Iterator<Item = DirectoryEntry>,
+    base: usize,
+    known: impl Fn(u32, &DirectoryEntry) -> bool,
+) -> Result<bool, BlobError> {
     let mask = header.xstate_mask;
     if rule!("blob-directory") && u32::from(header.dir_entries) != mask.count_ones() {
         let (offset, seen) = (
@@ -124,9 +136,15 @@ pub(super) fn check_directory(
         return Err(ParseError::new(Rule::BlobDirectory, offset, seen, allowed));
     }
     let mut left = mask;
+    let mut all_known = true;
     for (position, entry) in entries.enumerate() {
-        let at = base + position * usize::from(header.dir_entry_len);
         let expected = left.trailing_zeros();
+        left &= left.wrapping_sub(1);
+        if known(expected, &entry) {
+            continue;
+        }
+        all_known = false;
+        let at = base + position * usize::from(header.dir_entry_len);
         if rule!("blob-directory") && entry.index != expected {
             let (seen, allowed) = (
                 u64::from(entry.index),
@@ -139,14 +157,13 @@ pub(super) fn check_directory(
                 allowed,
             ));
         }
-        left &= left.wrapping_sub(1);
         check_entry(&entry).map_err(|error| error.within(at))?;
     }
-    Ok(())
+    Ok(all_known)
 }
 
 /// One directory entry's own rules.
-fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
+pub(super) fn check_entry(entry: &DirectoryEntry) -> Result<(), BlobError> {
     let known = EntryFlags::all().bits();
     if rule!("blob-entry-flags") && entry.flags & !known != 0 {
         let (offset, allowed) = (

@@ -1,6 +1,7 @@
 //! Version 1 of the blob, frozen: its structs, constants and lengths.
 
 mod check;
+mod layouts;
 mod read;
 mod write;
 
@@ -9,8 +10,9 @@ use core::mem::{offset_of, size_of};
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use layouts::Layouts;
 pub use read::{Blob, Directory};
-pub use write::{Fields, encode, encoded_len, prepare, seal};
+pub use write::{Fields, encode, encoded_len, head_len, prepare, seal, write_head};
 
 /// This module's format version.
 pub const VERSION: u16 = 1;

@@ -8,8 +8,10 @@ use core::mem::offset_of;
 
 use zerocopy::FromBytes;
 
-use super::check::{check_directory, check_header};
-use super::{CRC_BYTES, DirectoryEntry, HEADER_BYTES, Header, Incompatible, XCOMP_BV_OFFSET};
+use super::check::{check_directory_like, check_header};
+use super::{
+    CRC_BYTES, DirectoryEntry, HEADER_BYTES, Header, Incompatible, Layouts, XCOMP_BV_OFFSET,
+};
 use crate::blob::BlobError;
 use crate::crc32c::crc32c;
 use crate::error::{Allowed, ParseError, Rule};
@@ -26,6 +28,21 @@ pub struct Blob<'a> {
 impl<'a> Blob<'a> {
     /// Reads a blob that fills `bytes` exactly.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BlobError> {
+        Self::read(bytes, |_, _| false).map(|(blob, _)| blob)
+    }
+
+    /// The same on a machine with these layouts. Says whether the blob's are the
+    /// same, component for component of its `xstate_mask`.
+    #[inline(always)]
+    pub fn parse_on(bytes: &'a [u8], layouts: &Layouts) -> Result<(Self, bool), BlobError> {
+        Self::read(bytes, |index, entry| layouts.has(index, entry))
+    }
+
+    #[inline(always)]
+    fn read(
+        bytes: &'a [u8],
+        known: impl Fn(u32, &DirectoryEntry) -> bool,
+    ) -> Result<(Self, bool), BlobError> {
         let (header, parts) = Parts::split(bytes)?;
         if let Some(trailer) = parts.trailer {
             check_crc(parts.covered, trailer)?;
@@ -34,17 +51,15 @@ impl<'a> Blob<'a> {
             bytes: parts.directory,
             entry_len: usize::from(header.dir_entry_len),
         };
-        check_directory(&header, directory.iter(), usize::from(header.header_len))?;
-        check_image(
-            &header,
-            parts.image,
-            usize::from(header.header_len) + parts.directory.len(),
-        )?;
-        Ok(Self {
+        let base = usize::from(header.header_len);
+        let all_known = check_directory_like(&header, directory.iter(), base, known)?;
+        check_image(&header, parts.image, base + parts.directory.len())?;
+        let blob = Self {
             header,
             directory,
             image: parts.image,
-        })
+        };
+        Ok((blob, all_known))
     }
 
     /// The header as it stands.
@@ -81,6 +96,7 @@ pub struct Directory<'a> {
 
 impl<'a> Directory<'a> {
     /// The entries, ascending by index. What a longer entry says beyond version 1 is skipped.
+    #[inline(always)]
     pub fn iter(self) -> impl Iterator<Item = DirectoryEntry> + Clone + 'a {
         // `max(1)`: `Parts::split` has refused shorter entries, and chunks of 0 would panic.
         self.bytes
@@ -118,6 +134,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    #[inline(always)]
     fn split(bytes: &'a [u8]) -> Result<(Header, Self), BlobError> {
         let (header, total) = lengths(bytes)?;
         let short = || {
@@ -154,6 +171,7 @@ impl<'a> Parts<'a> {
 
 /// Reads the header and proves that its lengths add up to `bytes` exactly;
 /// gives the total. Nothing past the header is looked at.
+#[inline(always)]
 fn lengths(bytes: &[u8]) -> Result<(Header, usize), BlobError> {
     let Ok((header, _)) = Header::read_from_prefix(bytes) else {
         return Err(stop(
@@ -194,6 +212,7 @@ fn lengths(bytes: &[u8]) -> Result<(Header, usize), BlobError> {
 }
 
 /// XCOMP_BV stands twice, and both copies agree.
+#[inline(always)]
 fn check_image(header: &Header, image: &[u8], base: usize) -> Result<(), BlobError> {
     let copy = image
         .get(XCOMP_BV_OFFSET..)
@@ -211,6 +230,7 @@ fn check_image(header: &Header, image: &[u8], base: usize) -> Result<(), BlobErr
     Ok(())
 }
 
+#[cold]
 fn check_crc(covered: &[u8], trailer: &[u8]) -> Result<(), BlobError> {
     let computed = crc32c(covered);
     if rule!("blob-crc") && trailer != computed.to_le_bytes() {

@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::check::{check_directory, check_header};
 use super::{
-    CRC_BYTES, DirectoryEntry, ENTRY_BYTES, HEADER_BYTES, Header, Incompatible, MAX_IMAGE_BYTES,
-    MIN_IMAGE_BYTES, VERSION, XCOMP_BV_OFFSET,
+    CRC_BYTES, DirectoryEntry, ENTRY_BYTES, HEADER_BYTES, Header, Incompatible, Layouts,
+    MAX_IMAGE_BYTES, MIN_IMAGE_BYTES, VERSION, XCOMP_BV_OFFSET,
 };
 use crate::blob::{Blob, BlobError, MAGIC};
 use crate::crc32c::crc32c;
@@ -55,11 +55,19 @@ impl Fields {
     }
 
     fn header(&self, image_len: usize) -> Result<Header, BlobError> {
+        let header = self.unchecked_header(image_len);
+        check_header(&header)?;
+        Ok(header)
+    }
+
+    /// The header, by construction right but for `xstate_mask` and `image_len`.
+    #[inline]
+    fn unchecked_header(&self, image_len: usize) -> Header {
         let total_len = encoded_len(self.xstate_mask, image_len, self.crc).unwrap_or(usize::MAX);
         let mut incompatible = Incompatible::empty();
         incompatible.set(Incompatible::CRC, self.crc);
         incompatible.set(Incompatible::NO_XSAVE, self.no_xsave);
-        let header = Header {
+        Header {
             magic: MAGIC,
             version: VERSION,
             header_len: HEADER_BYTES as u16,
@@ -77,10 +85,66 @@ impl Fields {
             xcomp_bv: self.xcomp_bv,
             image_len: u32::try_from(image_len).unwrap_or(u32::MAX),
             reserved: 0,
-        };
-        check_header(&header)?;
-        Ok(header)
+        }
     }
+}
+
+/// Length in bytes of header and directory of a vCPU with this policy: where
+/// the image lies.
+#[must_use]
+#[inline]
+pub const fn head_len(xstate_mask: u64) -> usize {
+    HEADER_BYTES + xstate_mask.count_ones() as usize * ENTRY_BYTES
+}
+
+/// Writes header and directory before an image of `image_len` bytes that is at
+/// its place ([`head_len`]) already; gives the length of the blob, which is
+/// complete unless it has a checksum: then [`seal`] it.
+///
+/// # Errors
+/// `out` is too short, or the mask or the length are such as no blob of this
+/// machine can have; nothing was written.
+#[inline]
+pub fn write_head(
+    out: &mut [u8],
+    fields: &Fields,
+    layouts: &Layouts,
+    image_len: usize,
+) -> Result<usize, BlobError> {
+    let mask = fields.xstate_mask;
+    let known = layouts.known();
+    if mask & !known != 0 {
+        let allowed = Allowed::Bits(known);
+        return Err(ParseError::new(Rule::BlobDirectory, 0, mask, allowed));
+    }
+    if !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
+        let allowed = Allowed::Between(MIN_IMAGE_BYTES as u64, MAX_IMAGE_BYTES as u64);
+        let seen = image_len as u64;
+        return Err(ParseError::new(Rule::BlobImageLength, 0, seen, allowed));
+    }
+    let header = fields.unchecked_header(image_len);
+    let (given, total) = (out.len(), header.total_len as usize);
+    if given < total {
+        let allowed = Allowed::AtLeast(total as u64);
+        return Err(ParseError::new(Rule::BlobRoom, 0, given as u64, allowed));
+    }
+    let (head, body) = out.split_at_mut(HEADER_BYTES);
+    let (words, _) = head.as_chunks_mut::<8>();
+    let (from, _) = header.as_bytes().as_chunks::<8>();
+    for (to, from) in words.iter_mut().zip(from) {
+        *to = *from;
+    }
+    let (places, _) = body.as_chunks_mut::<ENTRY_BYTES>();
+    let mut left = mask;
+    for place in places {
+        if left == 0 {
+            break;
+        }
+        let entry = layouts.own(left.trailing_zeros());
+        place.copy_from_slice(entry.as_bytes());
+        left &= left - 1;
+    }
+    Ok(total)
 }
 
 /// Length in bytes of the blob of a vCPU with this policy and image; `None`

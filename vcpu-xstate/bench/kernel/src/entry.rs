@@ -4,12 +4,12 @@
 use alloc::boxed::Box;
 use core::arch::asm;
 
+use migration_abi::xstate;
 use vcpu_xstate::convert::{Target, TooSmall, transfer, transfer_whole};
 use vcpu_xstate::layout::Form;
 use vcpu_xstate::{ComponentSet, Image};
 
 use crate::scene::{Buffer, Scene};
-use crate::wire;
 
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -43,14 +43,9 @@ measured!(
     /// vCPU to blob.
     xstate_bench_export,
     |scene| {
-        let (image, out) = (&mut scene.scratch, &mut scene.out);
-        let written = wire::export(
-            &mut scene.vcpu,
-            &mut scene.cpu,
-            image.bytes_mut(),
-            out.bytes_mut(),
-        );
-        written.unwrap_or(0)
+        let out = scene.blob_out.bytes_mut();
+        let (vcpu, cpu) = (&mut scene.vcpu, &mut scene.cpu);
+        xstate::export(vcpu, cpu, &scene.layouts, false, out).unwrap_or(0)
     }
 );
 
@@ -60,9 +55,9 @@ measured!(
     |scene| {
         let blob = &scene.blob.bytes()[..scene.blob_len];
         let (vcpu, cpu) = (&mut scene.vcpu, &mut scene.cpu);
-        match wire::import(blob, vcpu, cpu, &mut scene.memory) {
-            Some(()) => scene.blob_len,
-            None => 0,
+        match xstate::import(blob, vcpu, cpu, &scene.layouts, &mut scene.memory) {
+            Ok(()) => scene.blob_len,
+            Err(_) => 0,
         }
     }
 );

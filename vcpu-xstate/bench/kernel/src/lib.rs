@@ -15,5 +15,3 @@ mod heap;
 mod machine;
 #[cfg(target_os = "none")]
 mod scene;
-#[cfg(target_os = "none")]
-mod wire;

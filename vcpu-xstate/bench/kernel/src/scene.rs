@@ -12,10 +12,11 @@ use vcpu_xstate::percpu::{CpuId, PcpuXstate};
 use vcpu_xstate::{Block, Claims, Image, VcpuXstate, XstatePolicy};
 use zerocopy::IntoBytes;
 
-use migration_abi::blob::latest;
+use migration_abi::blob::latest::{self, head_len};
+use migration_abi::xstate::{self, HostLayouts};
 
 use crate::heap::AreaHeap;
-use crate::{machine, wire};
+use crate::machine;
 
 /// Beyond any image, blob header and directory.
 const BUFFER_BLOCKS: usize = 256;
@@ -65,7 +66,9 @@ pub struct Scene {
     pub blob_len: usize,
     /// Where results go.
     pub out: Buffer,
-    pub scratch: Buffer,
+    /// Where a blob goes, so that its image lies at a multiple of 64.
+    pub blob_out: Buffer,
+    pub layouts: HostLayouts,
 }
 
 impl Scene {
@@ -111,11 +114,13 @@ impl Scene {
             xcomp_bv: in_use.bits() | COMPACTED,
             xsave: true,
         };
-        let mut blob = Buffer::new(0);
+        // Images lie at multiples of 64, in blobs too.
+        let before_blob = 64 - head_len(layout.bits()) % 64;
+        let mut blob = Buffer::new(before_blob);
         let blob_len = latest::encode(
             blob.bytes_mut(),
-            &wire::fields(&claims),
-            wire::directory(&geometry, layout),
+            &xstate::fields(&claims, false),
+            xstate::directory(&geometry, layout),
             &canonical.bytes()[..canonical_len],
         )
         .ok()?;
@@ -123,9 +128,10 @@ impl Scene {
         let mut memory = AreaHeap;
         let policy = XstatePolicy::new(layout, ComponentSet::EMPTY);
         let mut vcpu = VcpuXstate::new(1, &policy, &host, &mut memory).ok()?;
+        let layouts = HostLayouts::new(&geometry).ok()?;
         let mut cpu = PcpuXstate::new(CpuId(0), Silicon, host);
         let blob_bytes = blob.bytes().get(..blob_len)?;
-        wire::import(blob_bytes, &mut vcpu, &mut cpu, &mut memory)?;
+        xstate::import(blob_bytes, &mut vcpu, &mut cpu, &layouts, &mut memory).ok()?;
         Some(Self {
             layout,
             live_bytes,
@@ -139,7 +145,8 @@ impl Scene {
             blob,
             blob_len,
             out: Buffer::new(2048),
-            scratch: Buffer::new(0),
+            blob_out: Buffer::new(2048 + before_blob),
+            layouts,
         })
     }
 
