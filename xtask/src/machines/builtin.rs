@@ -78,18 +78,9 @@ fn facts() -> Vec<Facts> {
         0x121,
         0x2c10_0800,
     ];
-    const GNR: Words = [
-        0x7ffe_fbff,
-        0xbfeb_fbff,
-        0xf3bf_bffb,
-        0xbb41_7fee,
-        0xffdd_4430,
-        0x4020_1d30,
-        0xe_4000,
-        0x121,
-        0x2c10_0800,
-    ];
-    let mut diamond = GNR;
+    let mut gnr = SPR;
+    (gnr[5], gnr[6]) = (0x4020_1d30, 0xe_4000);
+    let mut diamond = gnr;
     diamond[6] |= 1 << 21;
     let amx: &[&[Row]] = &[
         &[AVX],
@@ -187,7 +178,7 @@ fn facts() -> Vec<Facts> {
             "granite-rapids",
             "Granite Rapids: Sapphire Rapids' and HWP",
             [0x24, 0xa_06d1, 0x1f, 0x3934],
-            GNR,
+            gnr,
             &[amx.concat().as_slice(), &[HWP]],
         ),
         intel(

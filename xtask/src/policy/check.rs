@@ -7,7 +7,8 @@ use migration_abi::blob::{self, DirectoryEntry};
 use migration_abi::stream::{Decoder, Record, Step};
 use serde_json::json;
 use vcpu_xstate::policy::{Arrival, CannotTake, CpuPolicy, CpuidLeaf};
-use vcpu_xstate::{Claims, ComponentFacts, ComponentIndex, ComponentSet, Geometry};
+use vcpu_xstate::withheld::Withheld;
+use vcpu_xstate::{Claims, ComponentFacts, ComponentIndex, ComponentSet, Geometry, Rejection};
 
 use super::Host;
 
@@ -43,6 +44,7 @@ pub fn run(bytes: &[u8], hosts: &[Host<'_>], as_json: bool) -> Result<(String, b
             Err((vcpu, why)) => {
                 let whose = vcpu.map_or(String::new(), |vcpu| format!("vCPU {vcpu}, "));
                 let _ = writeln!(text, "{name}: no, {whose}{why}");
+                text.push_str(&ways(why, host));
                 (Some(why.broken().rule), Some(why.to_string()))
             }
         };
@@ -55,6 +57,29 @@ pub fn run(bytes: &[u8], hosts: &[Host<'_>], as_json: bool) -> Result<(String, b
         text = format!("{:#}\n", json!(entries));
     }
     Ok((text, all))
+}
+
+/// For components that the machine has and does not offer: what would offer them.
+fn ways(why: &CannotTake, host: &Host<'_>) -> String {
+    let CannotTake::State(Rejection::MaskHost(seen, allowed)) = why else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for component in ComponentSet::from_bits_retain(seen & !allowed) {
+        let way = match host.xstate.withheld(component) {
+            Some(Withheld::Permission) => "not permitted there; --permit would",
+            Some(why) => {
+                let _ = writeln!(text, "  {component}: {why}");
+                continue;
+            }
+            None if host.xstate.offered().has(component) => {
+                "the machine has it, no feature that is granted stands for it; --grant could"
+            }
+            None => continue,
+        };
+        let _ = writeln!(text, "  {component}: {way}");
+    }
+    text
 }
 
 /// The first state that the host cannot take.

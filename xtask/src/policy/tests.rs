@@ -115,7 +115,9 @@ fn stored_blobs_against_machines() {
         (
             "sapphire-rapids",
             &[][..],
-            "no, xstate-mask-host: cet_u cet_s not offered here",
+            "no, xstate-mask-host: cet_u cet_s not offered here\n  \
+             cet_u: the machine has it, no feature that is granted stands for it; --grant could\n  \
+             cet_s: the machine has it, no feature that is granted stands for it; --grant could",
         ),
         // The machine that wrote it was made up.
         (
