@@ -25,7 +25,8 @@ pub struct Target<'a> {
     pub geometry: &'a Geometry,
     /// The form to write.
     pub form: Form,
-    /// The components that have room there.
+    /// The components that have room there. x87 and SSE have it always: in the
+    /// compacted form XCOMP_BV names them where they are held.
     pub layout: ComponentSet,
 }
 
@@ -137,10 +138,11 @@ fn write<const WHOLE: bool>(
     let header = match target.form {
         Form::Standard => XsaveHeader::standard(head.xstate_bv()),
         // The legacy region is there whether XCOMP_BV names it or not, but what is
-        // in use of it must be named (SDM Vol. 1, 13.8.2).
+        // in use of it must be named (SDM Vol. 1, 13.8.2), and what has no place
+        // here must not.
         Form::Compacted => {
-            let layout = target.layout.union(head.xstate_bv());
-            XsaveHeader::compacted(head.xstate_bv(), layout)
+            let named = target.layout.intersection(target.room());
+            XsaveHeader::compacted(head.xstate_bv(), named.union(head.xstate_bv()))
         }
     };
 

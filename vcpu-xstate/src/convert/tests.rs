@@ -101,6 +101,30 @@ fn all_of_qemu_max_in_use_is_968_bytes() {
     assert_eq!(out[912..960], [0; 48]);
 }
 
+/// x87 and SSE are held whatever the layout names; a restore wants XSTATE_BV
+/// within XCOMP_BV.
+#[test]
+fn layout_without_the_legacy_region() {
+    let geometry = qemu_max();
+    let from = image(&geometry, Form::Standard, set(7), set(5), 3, 0x1fa5, 0xcc);
+    let from = Image::new(&from, &geometry, Form::Standard).unwrap();
+    // Component 40 is nowhere, so it cannot be named either.
+    for layout in [0x4, 0x204, 0x100_0000_0004] {
+        let target = Target {
+            geometry: &geometry,
+            form: Form::Compacted,
+            layout: set(layout),
+        };
+        let mut out = vec![0xa5; target.size_bytes()];
+        transfer(&from, set(7), target, &mut out).unwrap();
+        let read = Image::new(&out, &geometry, Form::Compacted).unwrap();
+        assert_eq!(read.xstate_bv(), set(7), "layout {layout:#x}");
+        let named = header(&out).layout();
+        assert_eq!(named, set(layout & 0x21f | 3), "layout {layout:#x}");
+        assert_eq!(read.mxcsr(), 0x1fa5);
+    }
+}
+
 /// Measured: Xen's, Linux's and OpenVMM's conversions turn 1FA5 into 1F80,
 /// because XSAVE clears XSTATE_BV[1] where all XMM are zero.
 #[test]
