@@ -156,14 +156,15 @@ impl Geometry {
         }
     }
 
-    /// A number for the layout that images of `form` have here. Two geometries
-    /// with the same number have the same layout, as surely as a good 64-bit
-    /// hash can say: a switch compares it instead of sixty components.
+    /// A number for the layout that images of `form` have here, never 0. Two
+    /// geometries with the same number have the same layout, as surely as a
+    /// good hash can say: a switch compares it instead of sixty components.
     pub const fn id(&self, form: Form) -> u64 {
-        match form {
+        let id = match form {
             Form::Standard => self.id,
-            Form::Compacted => !self.id,
-        }
+            Form::Compacted => self.id.rotate_left(17),
+        };
+        id << 2 | (form as u64) << 1 | 1
     }
 
     /// Adds what is known of one component, once.

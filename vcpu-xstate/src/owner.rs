@@ -315,8 +315,10 @@ impl VcpuXstate {
         }
     }
 
+    #[inline]
     pub(crate) const fn next_version(&mut self) -> Version {
-        self.generation += 1;
+        // At a load each nanosecond it wraps after six hundred years.
+        self.generation = self.generation.wrapping_add(1);
         self.version()
     }
 
@@ -336,9 +338,15 @@ impl VcpuXstate {
     /// it: no image has XSTATE_BV & XFD (Linux b45f721775).
     pub(crate) fn saved(&mut self) {
         self.home = Home::Memory;
-        if !self.xfd.components().is_empty() {
+        if !self.is_whole_when_saved() {
             self.area.forget(self.xfd.components());
         }
+    }
+
+    /// Whether a save's image stays as it is: the guest disables nothing by XFD.
+    #[inline(always)]
+    pub(crate) const fn is_whole_when_saved(&self) -> bool {
+        self.xfd.components().is_empty()
     }
 }
 

@@ -24,9 +24,12 @@ impl fmt::Debug for CpuId {
 /// The extended state of one physical processor.
 pub struct PcpuXstate<H> {
     cpu: CpuId,
+    /// The home of a vCPU that is loaded here.
+    home: Home,
     registers: RegisterFile<H>,
-    /// The vCPU whose state the registers own: it is nowhere else.
-    owner: Option<Tag>,
+    /// The vCPU whose state the registers own, which is nowhere else: its
+    /// [`Tag::word`].
+    owner: u64,
     /// What the registers were last loaded with and, where `owner` is `None`,
     /// still are a copy of.
     copy: Option<Version>,
@@ -38,8 +41,9 @@ impl<H: Hardware> PcpuXstate<H> {
     pub const fn new(cpu: CpuId, hardware: H, host: HostXstate) -> Self {
         Self {
             cpu,
+            home: Home::Registers(cpu),
             registers: RegisterFile::new(hardware, host),
-            owner: None,
+            owner: 0,
             copy: None,
         }
     }
@@ -65,7 +69,7 @@ impl<H: Hardware> PcpuXstate<H> {
     pub const fn live(&self) -> Live {
         Live {
             cpu: self.cpu,
-            owner: self.owner,
+            owner: Tag::from_word(self.owner),
             copy: self.copy,
             controls: self.registers.live(),
         }
@@ -78,7 +82,53 @@ impl<H: Hardware> PcpuXstate<H> {
     ///
     /// # Errors
     /// As [`load`](Self::load); `from` is saved.
+    #[inline]
     pub fn switch(
+        &mut self,
+        from: &mut VcpuXstate,
+        to: &mut VcpuXstate,
+    ) -> Result<(), RestoreFault> {
+        if !switch::is_straight(self.owner, Tag::word(Some(from.tag())), to.home()) {
+            return self.any_switch(from, to);
+        }
+        if !self.registers.is_ready(from.area(), to.area()) {
+            return self.any_switch(from, to);
+        }
+        // What is rare is done elsewhere, last: so nothing has to be kept.
+        if self.registers.exchange(from.area_mut(), to.area()).is_err() {
+            return self.exchange_failed(from);
+        }
+        if !from.is_whole_when_saved() {
+            return self.saved_and_adopted(from, to);
+        }
+        from.set_home(Home::Memory);
+        self.adopt(to);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn saved_and_adopted(
+        &mut self,
+        from: &mut VcpuXstate,
+        to: &mut VcpuXstate,
+    ) -> Result<(), RestoreFault> {
+        from.saved();
+        self.adopt(to);
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn exchange_failed(&mut self, from: &mut VcpuXstate) -> Result<(), RestoreFault> {
+        from.saved();
+        self.discard();
+        Err(RestoreFault)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn any_switch(
         &mut self,
         from: &mut VcpuXstate,
         to: &mut VcpuXstate,
@@ -137,7 +187,7 @@ impl<H: Hardware> PcpuXstate<H> {
         if let (Some(instruction), Some(from)) = (plan.save, from) {
             self.registers.save(from.area_mut());
             from.saved();
-            self.owner = None;
+            self.owner = 0;
             if instruction == SaveInstruction::Xsaves {
                 self.copy = None;
             }
@@ -148,14 +198,20 @@ impl<H: Hardware> PcpuXstate<H> {
                 self.copy = None;
                 self.registers.restore(to.area())?;
             }
-            // A new version: whoever has seen an older one, another processor
-            // or a prepared change, is out of date once the vCPU runs.
-            let version = to.next_version();
-            to.set_home(Home::Registers(self.cpu));
-            self.copy = Some(version);
-            self.owner = Some(version.tag);
+            self.adopt(to);
         }
         Ok(())
+    }
+
+    /// The registers, which hold its state, are the vCPU's home now. A new
+    /// version: whoever has seen an older one, another processor or a prepared
+    /// change, is out of date once the vCPU runs.
+    #[inline(always)]
+    fn adopt(&mut self, vcpu: &mut VcpuXstate) {
+        let version = vcpu.next_version();
+        vcpu.set_home(self.home);
+        self.copy = Some(version);
+        self.owner = Tag::word(Some(version.tag));
     }
 
     /// Puts the guest's XCR0, IA32_XSS, IA32_XFD (with what the hypervisor
@@ -181,6 +237,11 @@ impl<H: Hardware> PcpuXstate<H> {
         self.registers.read_xfd_err()
     }
 
+    fn assert_owner(&self, vcpu: &VcpuXstate) {
+        let owner = Tag::from_word(self.owner);
+        assert_eq!(owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
+    }
+
     /// Reads one component of the vCPU, which is loaded, if that takes no save;
     /// says whether it did.
     pub(crate) fn read_component(
@@ -189,7 +250,7 @@ impl<H: Hardware> PcpuXstate<H> {
         component: ComponentIndex,
         out: &mut [u8],
     ) -> bool {
-        assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
+        self.assert_owner(vcpu);
         self.registers.read_component(component, out)
     }
 
@@ -202,7 +263,7 @@ impl<H: Hardware> PcpuXstate<H> {
         component: ComponentIndex,
         bytes: &[u8],
     ) -> Result<(), BadValue> {
-        assert_eq!(self.owner, Some(vcpu.tag()), "{vcpu:?} is not in here");
+        self.assert_owner(vcpu);
         self.registers.write_component(component, bytes)
     }
 
@@ -210,7 +271,7 @@ impl<H: Hardware> PcpuXstate<H> {
     /// its image was replaced. The registers are cleared by the next load.
     pub(crate) fn abandon(&mut self, vcpu: &mut VcpuXstate) {
         if vcpu.home() == Home::Registers(self.cpu) {
-            self.owner = None;
+            self.owner = 0;
             self.copy = None;
             vcpu.set_home(Home::Memory);
         }
@@ -224,7 +285,7 @@ impl<H: Hardware> PcpuXstate<H> {
     /// Clears the registers: a vCPU that ran here is gone for good. Nothing of
     /// it stays for the next one (UINV too: with it live, XRSTORS faults).
     pub fn discard(&mut self) {
-        self.owner = None;
+        self.owner = 0;
         self.copy = None;
         self.registers.clear();
     }
@@ -232,7 +293,7 @@ impl<H: Hardware> PcpuXstate<H> {
     /// The processor has come up (boot, hotplug, resume): nothing that was
     /// known of its registers holds.
     pub fn reset(&mut self) {
-        assert_eq!(self.owner, None, "a vCPU's state was lost");
+        assert_eq!(self.owner, 0, "a vCPU's state was lost");
         self.copy = None;
         self.registers.forget();
     }
@@ -247,7 +308,7 @@ impl<H: Hardware> PcpuXstate<H> {
         &mut self,
         memory: &mut impl AreaMemory,
     ) -> Result<selftest::Report, OutOfMemory> {
-        assert_eq!(self.owner, None, "a vCPU is loaded");
+        assert_eq!(self.owner, 0, "a vCPU is loaded");
         self.copy = None;
         let geometry = self.host().geometry().clone();
         let mask = self.host().offered();

@@ -17,7 +17,7 @@ use core::num::NonZeroU64;
 
 use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::error::broken_rules;
-use crate::hw::{Controls, RestoreInstruction};
+use crate::hw::{Controls, Exchange, RestoreInstruction};
 use crate::percpu::CpuId;
 
 /// A vCPU's name on this machine, never used twice.
@@ -33,6 +33,24 @@ impl Tag {
     /// Its number.
     pub const fn number(self) -> u64 {
         self.0.get() - 1
+    }
+
+    /// A tag, or that there is none, as one word.
+    #[inline(always)]
+    pub const fn word(tag: Option<Self>) -> u64 {
+        match tag {
+            Some(tag) => tag.0.get(),
+            None => 0,
+        }
+    }
+
+    /// The other way round.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match NonZeroU64::new(word) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
     }
 }
 
@@ -85,12 +103,9 @@ impl Machine {
         }
     }
 
-    /// How state is restored: supervisor state comes by XRSTORS alone.
+    /// How state is restored.
     pub const fn restore(&self) -> RestoreInstruction {
-        match self.save {
-            SaveInstruction::Xsaves => RestoreInstruction::Xrstors,
-            _ => RestoreInstruction::Xrstor,
-        }
+        RestoreInstruction::of(self.save)
     }
 
     /// What is live while state moves. IA32_XFD_ERR does not matter to that.
@@ -291,6 +306,26 @@ const fn is(copy: Option<Version>, version: Version) -> bool {
             copy.tag.0.get() == version.tag.0.get() && copy.generation == version.generation
         }
         None => false,
+    }
+}
+
+/// Whether a switch is the one that nearly all are: these registers have the
+/// state of `from`, that of `to` is in memory. Where state can move at once
+/// too, the plan is a save and a restore, and needs not be made. `owner` and
+/// `from` are [`Tag::word`]s.
+#[inline(always)]
+pub const fn is_straight(owner: u64, from: u64, to: Home) -> bool {
+    owner == from && matches!(to, Home::Memory)
+}
+
+/// How state moves at once, where it can: by a compacted save and its restore,
+/// with the host's own values live and nothing to clear.
+pub const fn at_once(machine: &Machine, live: &LiveControls) -> Option<Exchange> {
+    match (machine.save, live) {
+        _ if machine.leaks_fp_pointers => None,
+        (SaveInstruction::Xsavec, LiveControls::Host { .. }) => Some(Exchange::User),
+        (SaveInstruction::Xsaves, LiveControls::Host { .. }) => Some(Exchange::All),
+        _ => None,
     }
 }
 

@@ -278,6 +278,76 @@ fn control_registers_are_written_where_they_differ() {
 fn tags_keep_their_numbers() {
     for number in [0, 1, 77, u64::MAX - 1] {
         assert_eq!(Tag::new(number).number(), number);
+        let tag = Some(Tag::new(number));
+        assert_eq!(Tag::from_word(Tag::word(tag)), tag);
     }
-    assert_eq!(size_of::<Option<Tag>>(), 8);
+    assert_eq!(Tag::word(None), 0);
+}
+
+/// The way that is taken without a plan is the plan's: wherever it is taken, the
+/// plan is a save and a restore and nothing else.
+#[test]
+fn the_straight_way_is_what_the_plan_says() {
+    let homes = [Home::Memory, Home::Registers(HERE), Home::Registers(THERE)];
+    let copies = [
+        None,
+        Some(version(1, 7)),
+        Some(version(2, 7)),
+        Some(version(2, 6)),
+    ];
+    let mut straight = 0;
+    for save in SAVES {
+        for leaks_fp_pointers in [false, true] {
+            let machine = Machine {
+                leaks_fp_pointers,
+                ..machine(save)
+            };
+            let guest = LiveControls::Guest(machine.controls(0));
+            for controls in [
+                LiveControls::Host { xfd_err: 0 },
+                LiveControls::Unknown,
+                guest,
+            ] {
+                for (owner, copy) in [None, Some(1), Some(2), Some(3)]
+                    .into_iter()
+                    .flat_map(|owner| copies.map(|copy| (owner, copy)))
+                {
+                    for home in homes {
+                        let live = Live {
+                            controls,
+                            ..live(owner, copy)
+                        };
+                        // Who is the owner is here, by the owner's own rule.
+                        let (from, to) = (at(1, Home::Registers(HERE)), at(2, home));
+                        let word = |tag| Tag::word(Some(tag));
+                        let taken =
+                            is_straight(Tag::word(live.owner), word(from.version.tag), home);
+                        let Some(exchange) = at_once(&machine, &controls).filter(|_| taken) else {
+                            continue;
+                        };
+                        // A copy of another's state beside an owner is no state of the world.
+                        if copy.is_some_and(|copy| Some(copy.tag) != live.owner) {
+                            continue;
+                        }
+                        straight += 1;
+                        let plan = plan(&machine, &live, Some(&from), Some(&to));
+                        let expected = Switch {
+                            save: Some(match exchange {
+                                Exchange::User => SaveInstruction::Xsavec,
+                                Exchange::All => SaveInstruction::Xsaves,
+                            }),
+                            restore: Some(match exchange {
+                                Exchange::User => RestoreInstruction::Xrstor,
+                                Exchange::All => RestoreInstruction::Xrstors,
+                            }),
+                            adopt: true,
+                            ..Switch::default()
+                        };
+                        assert_eq!(plan, Ok(expected), "{live:?} {to:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(straight, 4);
 }

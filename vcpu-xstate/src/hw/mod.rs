@@ -37,6 +37,25 @@ pub enum RestoreInstruction {
     Xrstors,
 }
 
+impl RestoreInstruction {
+    /// The one that belongs to a save: supervisor state comes by XRSTORS alone.
+    pub const fn of(save: SaveInstruction) -> Self {
+        match save {
+            SaveInstruction::Xsaves => Self::Xrstors,
+            _ => Self::Xrstor,
+        }
+    }
+}
+
+/// A compacted save and the restore that belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// XSAVEC and XRSTOR.
+    User,
+    /// XSAVES and XRSTORS.
+    All,
+}
+
 /// A restore faulted: the image was not what validation promises. The
 /// registers are half loaded, so all of them are made INIT; the domain is
 /// lost, the host is not.
@@ -142,4 +161,32 @@ pub trait Hardware {
     /// # Safety
     /// x87 holds nothing that is still needed, CR0.TS and CR0.EM are clear.
     unsafe fn clear_fp_pointers(&mut self);
+
+    /// From one image to another: saves to `from` with `rfbm`, restores all of
+    /// `to`.
+    ///
+    /// # Safety
+    /// As [`save`](Self::save) and [`restore`](Self::restore).
+    ///
+    /// # Errors
+    /// The image in `to` was refused; `from` is saved, register contents are
+    /// undefined.
+    #[inline]
+    unsafe fn exchange(
+        &mut self,
+        exchange: Exchange,
+        from: *mut u8,
+        rfbm: u64,
+        to: *const u8,
+    ) -> Result<(), RestoreFault> {
+        let (save, restore) = match exchange {
+            Exchange::User => (SaveInstruction::Xsavec, RestoreInstruction::Xrstor),
+            Exchange::All => (SaveInstruction::Xsaves, RestoreInstruction::Xrstors),
+        };
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.save(save, from, rfbm);
+            self.restore(restore, to, u64::MAX)
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The one setter of a processor's extended-state registers, safe to use.
 
-use super::{ComponentMsr, Hardware, RestoreFault};
+use super::{ComponentMsr, Exchange, Hardware, RestoreFault};
 use crate::area::{Area, Block};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;
@@ -30,6 +30,11 @@ pub struct RegisterFile<H> {
     host: HostXstate,
     machine: Machine,
     live: LiveControls,
+    /// [`Area::layout_id`] of the areas between which state can move at once;
+    /// 0, which no area has, where it cannot.
+    ready_for: u64,
+    /// How it then moves.
+    exchange: Exchange,
 }
 
 impl<H: Hardware> RegisterFile<H> {
@@ -41,12 +46,26 @@ impl<H: Hardware> RegisterFile<H> {
             machine: Machine::of(&host),
             host,
             live: LiveControls::Unknown,
+            ready_for: 0,
+            exchange: Exchange::User,
+        }
+    }
+
+    /// What the control registers hold from now on.
+    const fn now_live(&mut self, live: LiveControls) {
+        self.live = live;
+        match switch::at_once(&self.machine, &live) {
+            Some(exchange) => {
+                self.exchange = exchange;
+                self.ready_for = self.host.layout_id();
+            }
+            None => self.ready_for = 0,
         }
     }
 
     /// Forgets what the control registers hold: the processor has come up.
     pub const fn forget(&mut self) {
-        self.live = LiveControls::Unknown;
+        self.now_live(LiveControls::Unknown);
     }
 
     /// Leaves components out of what is offered.
@@ -95,7 +114,7 @@ impl<H: Hardware> RegisterFile<H> {
             "control registers beyond the host's: {wanted:x?}"
         );
         self.write(switch::writes(&self.machine, &self.live, &wanted));
-        self.live = LiveControls::after(&self.machine, wanted);
+        self.now_live(LiveControls::after(&self.machine, wanted));
     }
 
     /// Makes live what is the host's: everything offered, nothing disabled.
@@ -105,7 +124,7 @@ impl<H: Hardware> RegisterFile<H> {
         let known = self.live.values(&self.machine);
         let xfd_err = known.map_or(0, |live| live.xfd_err);
         self.write(switch::host_writes(&self.machine, &self.live));
-        self.live = LiveControls::Host { xfd_err };
+        self.now_live(LiveControls::Host { xfd_err });
     }
 
     fn write(&mut self, writes: Writes) {
@@ -226,6 +245,32 @@ impl<H: Hardware> RegisterFile<H> {
             self.clear();
         }
         restored
+    }
+
+    /// Whether state can move at once between these areas.
+    #[inline(always)]
+    pub fn is_ready(&self, from: &Area, to: &Area) -> bool {
+        // One branch for both.
+        (from.layout_id() ^ self.ready_for) | (to.layout_id() ^ self.ready_for) == 0
+    }
+
+    /// Saves to `from`, then restores `to`, between which state can move at
+    /// once ([`is_ready`](Self::is_ready)).
+    ///
+    /// # Errors
+    /// The processor refused the image of `to`: `from` is saved, and the
+    /// registers are to be [cleared](Self::clear).
+    #[inline(always)]
+    pub fn exchange(&mut self, from: &mut Area, to: &Area) -> Result<(), RestoreFault> {
+        assert!(self.is_ready(from, to), "areas of another machine");
+        let rfbm = from.mask().bits();
+        let (image, to) = (from.start_mut(), to.start());
+        // SAFETY: `Block` aligns to 64. Both areas are of this machine's
+        // layout, so `from` has room for the image of its mask, `to` is as long
+        // as its header says, and both hold headers of the compacted form. The
+        // host's own control registers are live, so RFBM selects nothing
+        // beyond. The processor has the instructions, by `switch::at_once`.
+        unsafe { self.hardware.exchange(self.exchange, image, rfbm, to) }
     }
 
     /// Makes every component INIT.

@@ -7,7 +7,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use super::{ComponentMsr, Hardware, RestoreFault, RestoreInstruction};
+use super::{ComponentMsr, Exchange, Hardware, RestoreFault, RestoreInstruction};
 use crate::cpuid::SaveInstruction;
 
 const IA32_XFD: u32 = 0x1c4;
@@ -18,73 +18,142 @@ const IA32_XSS: u32 = 0xda0;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silicon;
 
+/// A restore that may fault: where, and where it then returns its error.
+struct Fixup {
+    restore: *const u8,
+    failed: *const u8,
+}
+
 /// Where to resume after a #GP or #NM at `rip`, if the instruction there is
 /// one of this module's restores: the restore then returns an error. Trap
 /// handlers of the host call this before they give up.
 pub fn fixup(rip: u64) -> Option<u64> {
-    // Labels within `xrstor64` and `xrstors64`.
+    // Labels within the naked functions below.
     unsafe extern "C" {
         static vcpu_xstate_xrstor: u8;
         static vcpu_xstate_xrstor_failed: u8;
         static vcpu_xstate_xrstors: u8;
         static vcpu_xstate_xrstors_failed: u8;
+        static vcpu_xstate_exchange_xrstor: u8;
+        static vcpu_xstate_exchange_xrstor_failed: u8;
+        static vcpu_xstate_exchange_xrstors: u8;
+        static vcpu_xstate_exchange_xrstors_failed: u8;
     }
     let at = |label: *const u8| label.addr() as u64;
     let table = [
-        (
-            &raw const vcpu_xstate_xrstor,
-            &raw const vcpu_xstate_xrstor_failed,
-        ),
-        (
-            &raw const vcpu_xstate_xrstors,
-            &raw const vcpu_xstate_xrstors_failed,
-        ),
+        Fixup {
+            restore: &raw const vcpu_xstate_xrstor,
+            failed: &raw const vcpu_xstate_xrstor_failed,
+        },
+        Fixup {
+            restore: &raw const vcpu_xstate_xrstors,
+            failed: &raw const vcpu_xstate_xrstors_failed,
+        },
+        Fixup {
+            restore: &raw const vcpu_xstate_exchange_xrstor,
+            failed: &raw const vcpu_xstate_exchange_xrstor_failed,
+        },
+        Fixup {
+            restore: &raw const vcpu_xstate_exchange_xrstors,
+            failed: &raw const vcpu_xstate_exchange_xrstors_failed,
+        },
     ];
     table
         .into_iter()
-        .find(|(faulting, _)| at(*faulting) == rip)
-        .map(|(_, resume)| at(resume))
+        .find(|fixup| at(fixup.restore) == rip)
+        .map(|fixup| at(fixup.failed))
 }
 
-/// XRSTOR64 of the image at RDI with RFBM = RSI; returns 0, or 1 if it faulted.
+/// A naked function of one restore instruction: `$mnemonic` of the image at
+/// RDI with RFBM = RSI; returns 0, or 1 if it faulted.
 ///
 /// 1. EDX:EAX = RFBM. 2. Restore. 3. Return 0; the fixup enters at step 4.
 /// 4. Return 1.
-#[unsafe(naked)]
-unsafe extern "C" fn xrstor64(image: *const u8, rfbm: u64) -> u64 {
-    naked_asm!(
-        "mov eax, esi",
-        "mov rdx, rsi",
-        "shr rdx, 32",
-        ".globl vcpu_xstate_xrstor",
-        "vcpu_xstate_xrstor:",
-        "xrstor64 [rdi]",
-        "xor eax, eax",
-        "ret",
-        ".globl vcpu_xstate_xrstor_failed",
-        "vcpu_xstate_xrstor_failed:",
-        "mov eax, 1",
-        "ret",
-    )
+macro_rules! restore_function {
+    ($name:ident, $mnemonic:literal, $label:literal) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(image: *const u8, rfbm: u64) -> u64 {
+            naked_asm!(
+                "mov eax, esi",
+                "mov rdx, rsi",
+                "shr rdx, 32",
+                concat!(".globl ", $label),
+                concat!($label, ":"),
+                concat!($mnemonic, " [rdi]"),
+                "xor eax, eax",
+                "ret",
+                concat!(".globl ", $label, "_failed"),
+                concat!($label, "_failed:"),
+                "mov eax, 1",
+                "ret",
+            )
+        }
+    };
 }
 
-/// XRSTORS64 of the image at RDI with RFBM = RSI; as `xrstor64`.
-#[unsafe(naked)]
-unsafe extern "C" fn xrstors64(image: *const u8, rfbm: u64) -> u64 {
-    naked_asm!(
-        "mov eax, esi",
-        "mov rdx, rsi",
-        "shr rdx, 32",
-        ".globl vcpu_xstate_xrstors",
-        "vcpu_xstate_xrstors:",
-        "xrstors64 [rdi]",
-        "xor eax, eax",
-        "ret",
-        ".globl vcpu_xstate_xrstors_failed",
-        "vcpu_xstate_xrstors_failed:",
-        "mov eax, 1",
-        "ret",
-    )
+restore_function!(xrstor64, "xrstor64", "vcpu_xstate_xrstor");
+restore_function!(xrstors64, "xrstors64", "vcpu_xstate_xrstors");
+
+/// A naked function of a save and the restore that belongs to it, called from
+/// `call_exchange` alone: saves to R8 with RFBM = EDX:EAX, restores all of R9.
+/// CF is then clear, or set if the restore faulted. Changes EAX and EDX, and no
+/// other general-purpose register.
+///
+/// 1. Save. 2. EDX:EAX = all ones; OR clears CF, and no restore changes flags.
+/// 3. Restore. 4. Return; the fixup enters at step 5. 5. Set CF, return.
+macro_rules! exchange_function {
+    ($name:ident, $save:literal, $restore:literal, $label:literal) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() {
+            naked_asm!(
+                concat!($save, " [r8]"),
+                "or eax, -1",
+                "mov edx, eax",
+                concat!(".globl ", $label),
+                concat!($label, ":"),
+                concat!($restore, " [r9]"),
+                "ret",
+                concat!(".globl ", $label, "_failed"),
+                concat!($label, "_failed:"),
+                "stc",
+                "ret",
+            )
+        }
+    };
+}
+
+exchange_function!(
+    exchange_user,
+    "xsavec64",
+    "xrstor64",
+    "vcpu_xstate_exchange_xrstor"
+);
+exchange_function!(
+    exchange_all,
+    "xsaves64",
+    "xrstors64",
+    "vcpu_xstate_exchange_xrstors"
+);
+
+/// They are in every program, inlined into or not: [`fixup`] names their labels.
+#[used]
+static EXCHANGES: [unsafe extern "C" fn(); 2] = [exchange_user, exchange_all];
+
+/// Calls one of the two above; returns an error where it set CF. Where the
+/// compiler may hold values in vector registers, it is told that all of them
+/// change; the hypervisor's target has none, and there the call costs no saved
+/// register.
+macro_rules! call_exchange {
+    ($function:ident, $from:expr, $rfbm:expr, $to:expr) => {{
+        let (low, high) = halves($rfbm);
+        #[cfg(target_feature = "sse")]
+        asm!("call {}", "jc {}", sym $function, label { return Err(RestoreFault) },
+            inout("eax") low => _, inout("edx") high => _,
+            inout("r8") $from => _, inout("r9") $to => _, clobber_abi("sysv64"));
+        #[cfg(not(target_feature = "sse"))]
+        asm!("call {}", "jc {}", sym $function, label { return Err(RestoreFault) },
+            inout("eax") low => _, inout("edx") high => _, in("r8") $from, in("r9") $to);
+    }};
 }
 
 const fn halves(value: u64) -> (u32, u32) {
@@ -221,6 +290,25 @@ impl Hardware for Silicon {
         } else {
             Err(RestoreFault)
         }
+    }
+
+    #[inline(always)]
+    unsafe fn exchange(
+        &mut self,
+        exchange: Exchange,
+        from: *mut u8,
+        rfbm: u64,
+        to: *const u8,
+    ) -> Result<(), RestoreFault> {
+        // SAFETY: as the caller promises; the two functions change what the
+        // calls say.
+        unsafe {
+            match exchange {
+                Exchange::User => call_exchange!(exchange_user, from, rfbm, to),
+                Exchange::All => call_exchange!(exchange_all, from, rfbm, to),
+            }
+        }
+        Ok(())
     }
 
     #[inline(never)]

@@ -268,4 +268,11 @@ fn fixups_are_for_the_restores_alone() {
     assert_eq!(fixup(start), None);
     let second = xrstors64 as *const () as u64;
     assert_eq!(fixup(second + 9), Some(second + 16));
+    for exchange in [exchange_user, exchange_all] {
+        let start = exchange as *const () as u64;
+        // The save (4), `or eax, -1` (3), `mov edx, eax` (2); then the restore
+        // (4) and `ret` (1).
+        assert_eq!(fixup(start + 9), Some(start + 14));
+        assert_eq!((fixup(start), fixup(start + 4)), (None, None));
+    }
 }

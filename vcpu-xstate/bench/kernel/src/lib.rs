@@ -15,3 +15,5 @@ mod heap;
 mod machine;
 #[cfg(target_os = "none")]
 mod scene;
+#[cfg(target_os = "none")]
+mod switch;
