@@ -25,9 +25,7 @@ const ENTRIES: &[&str] = &[
     "xstate_bench_limit_zeroed",
     "xstate_bench_switch_scene",
     "xstate_bench_switch_mask",
-    "xstate_bench_switch_once",
-    "xstate_bench_save_load_once",
-    "xstate_bench_pair_once",
+    "xstate_bench_address",
     "xstate_bench_switch",
     "xstate_bench_pair",
 ];

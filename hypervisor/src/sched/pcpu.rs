@@ -51,8 +51,7 @@ impl Pcpu {
         {
             return self.xstate.load(&mut vcpu.xstate);
         }
-        self.release();
-        self.xstate.load(&mut vcpu.xstate)?;
+        self.change(Some(vcpu))?;
         vcpu.live.load(self.has_tsc_aux);
         self.holder = Some(Holder {
             domain: Arc::downgrade(&target.domain),
@@ -64,19 +63,39 @@ impl Pcpu {
     /// Saves what the registers hold into its owner's memory. Returns when
     /// nobody owns them.
     pub fn release(&mut self) {
-        let Some(holder) = self.holder.take() else {
-            return;
+        let saved = self.change(None);
+        debug_assert!(saved.is_ok(), "nothing was restored");
+    }
+
+    /// Saves whoever the registers belong to, and restores `next`.
+    fn change(&mut self, next: Option<&mut Vcpu>) -> Result<(), RestoreFault> {
+        let holder = self.holder.take();
+        let domain = holder.as_ref().map(|holder| holder.domain.upgrade());
+        let index = holder.map_or(0, |holder| holder.index);
+        let cell = match &domain {
+            Some(Some(domain)) => domain.vcpus.get(index),
+            Some(None) => {
+                // A domain that is gone: its registers are nobody's.
+                self.xstate.discard();
+                None
+            }
+            None => None,
         };
-        match holder.domain.upgrade() {
-            Some(domain) => {
-                if let Some(cell) = domain.vcpus.get(holder.index) {
-                    // Nobody else runs it: its state is in these registers.
-                    let mut vcpu = cell.vcpu.lock();
-                    vcpu.live.save();
-                    self.xstate.save(&mut vcpu.xstate);
+        match (cell, next) {
+            (Some(cell), next) => {
+                // Nobody else runs it: its state is in these registers.
+                let mut last = cell.vcpu.lock();
+                last.live.save();
+                match next {
+                    Some(next) => self.xstate.switch(&mut last.xstate, &mut next.xstate),
+                    None => {
+                        self.xstate.save(&mut last.xstate);
+                        Ok(())
+                    }
                 }
             }
-            None => self.xstate.discard(),
+            (None, Some(next)) => self.xstate.load(&mut next.xstate),
+            (None, None) => Ok(()),
         }
     }
 }

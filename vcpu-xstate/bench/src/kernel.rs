@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the measured code lies as a linked program, for those who want to see
 /// its instructions.
@@ -85,6 +85,12 @@ impl Operation {
     }
 }
 
+/// Scenes are made one after the other: their memory is one.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One layout with some of its components in use.
 pub struct Scene(NonNull<c_void>);
 
@@ -92,8 +98,7 @@ impl Scene {
     /// `None` where no machine has this layout, or `in_use` exceeds it.
     #[must_use]
     pub fn new(layout: u64, in_use: u64) -> Option<Self> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = one_at_a_time();
         // SAFETY: takes any numbers; gives a scene that nobody else has, or null.
         NonNull::new(unsafe { xstate_bench_scene(layout, in_use) }).map(Self)
     }

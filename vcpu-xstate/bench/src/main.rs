@@ -6,7 +6,8 @@
 use std::process::ExitCode;
 
 use xstate_bench::measure::Effort;
-use xstate_bench::rows::{Row, measure_all};
+use xstate_bench::rows::{InUse, Row, measure_all};
+use xstate_bench::switch::{Counted, Scene};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,12 +42,31 @@ fn main() -> ExitCode {
     } else {
         print!("{}", table(&rows));
     }
+    let few = match switch_instructions() {
+        Ok(counted) => {
+            eprintln!("{counted}");
+            counted.met()
+        }
+        Err(why) => {
+            eprintln!("skipped: instructions of a switch: {why}");
+            true
+        }
+    };
+    if !few {
+        eprintln!("a switch takes more instructions than is asked");
+        return ExitCode::FAILURE;
+    }
     let missed = rows.iter().filter(|row| !row.met()).count();
     if missed > 0 && !smoke {
         eprintln!("{missed} of {} rows take longer than is asked", rows.len());
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn switch_instructions() -> Result<Counted, String> {
+    let scene = Scene::new(InUse::Avx.components(u64::MAX));
+    scene.ok_or("no XSAVEC here")?.count()
 }
 
 fn table(rows: &[Row]) -> String {
@@ -56,9 +76,14 @@ fn table(rows: &[Row]) -> String {
     );
     for row in rows {
         let mark = if row.met() { "" } else { "  misses" };
+        let asked = if row.asked.is_finite() {
+            format!("{:.2}", row.asked)
+        } else {
+            "-".to_owned()
+        };
         text += &format!(
-            "{:<14}{:>8}  {:<7}{:>8.1}{:>8.1}{:>7.2}{:>7.2}{mark}\n",
-            row.name, row.layout, row.in_use, row.ns, row.limit_ns, row.ratio, row.asked
+            "{:<14}{:>8}  {:<7}{:>8.1}{:>8.1}{:>7.2}{asked:>7}{mark}\n",
+            row.name, row.layout, row.in_use, row.ns, row.limit_ns, row.ratio
         );
     }
     text

@@ -54,7 +54,18 @@ impl Times {
 
 /// Times `operation` in `scene`; `None` if it fails there.
 pub fn measure(scene: &mut Scene, operation: Operation, effort: Effort) -> Option<Times> {
-    if scene.run(operation) == 0 {
+    let call = |scene: &mut Scene| scene.run(operation);
+    in_turns(scene, effort, call, |scene| scene.run_limit(operation))
+}
+
+/// Times `call` and `limit` in turns; `None` if `call` gives 0.
+pub fn in_turns<S>(
+    scene: &mut S,
+    effort: Effort,
+    call: impl Fn(&mut S) -> usize,
+    limit: impl Fn(&mut S) -> usize,
+) -> Option<Times> {
+    if call(scene) == 0 {
         return None;
     }
     let mut best = Times {
@@ -64,8 +75,8 @@ pub fn measure(scene: &mut Scene, operation: Operation, effort: Effort) -> Optio
     for _ in 0..effort.rounds {
         let (mut ns, mut limit_ns) = (Vec::new(), Vec::new());
         for _ in 0..effort.batches {
-            ns.push(batch(effort.calls, || scene.run(operation)));
-            limit_ns.push(batch(effort.calls, || scene.run_limit(operation)));
+            ns.push(batch(effort.calls, || call(scene)));
+            limit_ns.push(batch(effort.calls, || limit(scene)));
         }
         best.ns = best.ns.min(median(&mut ns));
         best.limit_ns = best.limit_ns.min(median(&mut limit_ns));

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::kernel::{Operation, Scene};
 use crate::measure::{Effort, Times, measure};
+use crate::switch;
 
 /// A layout that is measured.
 #[derive(Clone, Copy, Debug)]
@@ -165,18 +166,51 @@ pub fn measure_all(effort: Effort) -> Result<Vec<Row>, String> {
             rows.push(row(operation, layout, in_use, times));
         }
     }
+    rows.extend(measure_switch(effort)?);
+    Ok(rows)
+}
+
+/// Measures a switch on this processor, as far as it goes in ring 3; the limit
+/// is the bare XSAVEC + XRSTOR pair. Nothing is asked of its time, but of its
+/// instructions. No rows where the processor has no XSAVEC.
+///
+/// # Errors
+/// A switch that fails is a fault of the bench.
+pub fn measure_switch(effort: Effort) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    for in_use in InUse::ALL {
+        let Some(mut scene) = switch::Scene::new(in_use.components(u64::MAX)) else {
+            eprintln!("skipped: switch: no XSAVEC here");
+            return Ok(rows);
+        };
+        let times = scene.measure(effort).ok_or("a switch failed")?;
+        // A handful of rows, made once.
+        let layout: &'static str = format!("{:#x}", scene.mask()).leak();
+        rows.push(figures("switch", layout, in_use, times, f64::INFINITY));
+    }
     Ok(rows)
 }
 
 fn row(operation: Operation, layout: Layout, in_use: InUse, times: Times) -> Row {
+    let asked = asked(operation, in_use);
+    figures(operation.name(), layout.name, in_use, times, asked)
+}
+
+fn figures(
+    name: &'static str,
+    layout: &'static str,
+    in_use: InUse,
+    times: Times,
+    asked: f64,
+) -> Row {
     let hundredths = |value: f64| (value * 100.0).round() / 100.0;
     Row {
-        name: operation.name(),
-        layout: layout.name,
+        name,
+        layout,
         in_use: in_use.name(),
         ns: hundredths(times.ns),
         limit_ns: hundredths(times.limit_ns),
         ratio: hundredths(times.ratio()),
-        asked: asked(operation, in_use),
+        asked,
     }
 }

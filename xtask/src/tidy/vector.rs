@@ -44,7 +44,12 @@ const STATE_INSTRUCTIONS: &[Mnemonic] = &[
 
 /// The functions that may hold them, by a part of the symbol's mangled name: those
 /// of the module `hw`, and of its trait for the real processor.
-const STATE_FUNCTIONS: &[&str] = &["11vcpu_xstate2hw", "vcpu_xstate..hw..silicon..Silicon"];
+const STATE_FUNCTIONS: &[&str] = &[
+    "11vcpu_xstate2hw",
+    "vcpu_xstate..hw..silicon..Silicon",
+    // The bench's bare pair of XSAVEC and XRSTOR.
+    "xstate_bench_pair_once",
+];
 
 /// The one that reads MXCSR_MASK, which only FXSAVE gives, before there is a
 /// guest whose state could be seen.

@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::arch::x86_64::{__cpuid_count, _xgetbv};
+use core::hint::black_box;
 
 use vcpu_xstate::cpuid::{CpuidResult, SaveInstruction};
 use vcpu_xstate::hw::{
@@ -138,15 +139,18 @@ impl Scene {
             let mut vcpu = VcpuXstate::new(tag, &policy, cpu.host(), &mut memory).ok()?;
             let enabled = policy.mask.bits();
             vcpu.set_xcr0(enabled, 0, &mut cpu, &mut memory).ok()?;
-            // PKRU stays as it is: another would close this program's memory.
             for component in in_use.intersection(policy.mask) {
-                if component != ComponentIndex::PKRU && component != ComponentIndex::X87 {
-                    let mut update = vcpu.begin_update(component, &mut cpu, &mut memory).ok()?;
-                    let bytes = update.bytes_mut();
-                    let registers = bytes.len().min(1024) & !0xf;
-                    bytes[..registers].fill(0x41 + tag as u8);
-                    update.finish().ok()?;
-                }
+                let mut update = vcpu.begin_update(component, &mut cpu, &mut memory).ok()?;
+                // MXCSR and x87's control and tag words stay: they are the
+                // program's. PKRU keeps the program's memory open.
+                let (bytes, seed) = match component {
+                    ComponentIndex::X87 => (&mut update.bytes_mut()[32..], 0x40),
+                    ComponentIndex::SSE => (&mut update.bytes_mut()[..256], 0x41),
+                    ComponentIndex::PKRU => (update.bytes_mut(), 0x54),
+                    _ => (update.bytes_mut(), 0x42),
+                };
+                bytes.fill(seed);
+                update.finish().ok()?;
             }
             Some(vcpu)
         };
@@ -195,28 +199,25 @@ unsafe extern "C" fn xstate_bench_switch_mask(scene: *const Scene) -> u64 {
     unsafe { (*scene).mask }
 }
 
-/// From one vCPU to the other: what is counted. Gives 0 if the processor took
-/// the state.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn xstate_bench_switch_once(
-    cpu: &mut PcpuXstate<Ring3>,
-    from: &mut VcpuXstate,
-    to: &mut VcpuXstate,
-) -> u64 {
-    cpu.switch(from, to).is_err().into()
-}
+type Switch =
+    fn(&mut PcpuXstate<Ring3>, &mut VcpuXstate, &mut VcpuXstate) -> Result<(), RestoreFault>;
+type Save = fn(&mut PcpuXstate<Ring3>, &mut VcpuXstate);
+type Load = fn(&mut PcpuXstate<Ring3>, &mut VcpuXstate) -> Result<(), RestoreFault>;
 
-/// The same by a save and a load, each for itself.
+const SWITCH: Switch = PcpuXstate::<Ring3>::switch;
+const SAVE: Save = PcpuXstate::<Ring3>::save;
+const LOAD: Load = PcpuXstate::<Ring3>::load;
+
+/// Where the library's functions begin, whose instructions are counted: switch
+/// (0), save (1), load (2); and the bare pair (3).
 #[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn xstate_bench_save_load_once(
-    cpu: &mut PcpuXstate<Ring3>,
-    from: &mut VcpuXstate,
-    to: &mut VcpuXstate,
-) -> u64 {
-    cpu.save(from);
-    cpu.load(to).is_err().into()
+extern "C" fn xstate_bench_address(of: u64) -> usize {
+    match of {
+        0 => SWITCH as usize,
+        1 => SAVE as usize,
+        2 => LOAD as usize,
+        _ => xstate_bench_pair_once as *const () as usize,
+    }
 }
 
 /// The bare pair: XSAVEC to `from`, XRSTOR from `to`, of all in `mask`.
@@ -236,8 +237,8 @@ unsafe extern "C" fn xstate_bench_pair_once(from: *mut u8, to: *const u8, mask: 
     )
 }
 
-/// To the second vCPU and back, by `how` of [`xstate_bench_switch_once`] (0)
-/// and [`xstate_bench_save_load_once`] (1). Gives 1, or 0 if it failed.
+/// To the second vCPU and back, by a switch each (0) or by a save and a load
+/// each (1). Gives 1, or 0 if it failed.
 ///
 /// # Safety
 /// `scene` is of `xstate_bench_switch_scene`, and nobody else has it now.
@@ -245,21 +246,27 @@ unsafe extern "C" fn xstate_bench_pair_once(from: *mut u8, to: *const u8, mask: 
 unsafe extern "C" fn xstate_bench_switch(scene: *mut Scene, how: u64) -> usize {
     // SAFETY: as the caller promises.
     let Scene { cpu, a, b, .. } = unsafe { &mut *scene };
-    let once = if how == 0 {
-        xstate_bench_switch_once
+    // Called where they lie, as a hypervisor's object code has them.
+    let (switch, save, load) = black_box((SWITCH, SAVE, LOAD));
+    let switched = if how == 0 {
+        switch(cpu, a, b).and_then(|()| switch(cpu, b, a))
     } else {
-        xstate_bench_save_load_once
+        save(cpu, a);
+        load(cpu, b).and_then(|()| {
+            save(cpu, b);
+            load(cpu, a)
+        })
     };
-    usize::from(once(cpu, a, b) | once(cpu, b, a) == 0)
+    switched.is_ok().into()
 }
 
-/// There and back by the bare pair.
+/// There and back by the bare pair. Gives 1.
 ///
 /// # Safety
 /// As [`xstate_bench_switch`].
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xstate_bench_pair(scene: *mut Scene) -> usize {
-    // SAFETY: as the caller promises; the images are those of the two areas.
+    // SAFETY: as the caller promises; the images are as large as the areas.
     unsafe {
         let Scene { bare, mask, .. } = &*scene;
         xstate_bench_pair_once(bare[0], bare[1], *mask);
