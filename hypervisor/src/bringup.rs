@@ -11,6 +11,7 @@ use crate::host::{self, Host};
 use crate::sched::pcpu::Pcpu;
 use crate::sched::run;
 use crate::virt::{ActiveBackend, Backend};
+use migration_abi::xstate::HostLayouts;
 use vcpu_xstate::cpuid::CpuidResult;
 use vcpu_xstate::policy::CpuPolicy;
 
@@ -19,8 +20,10 @@ pub fn start(boot: &BootInfo) -> ! {
     let backend = ActiveBackend::enable(0).unwrap_or_else(|error| refuse(&error));
     let xstate = xstate::bring_up().unwrap_or_else(|error| refuse(&error));
     let policy = CpuPolicy::host_default(&cpuid, xstate.host());
+    let layouts = HostLayouts::new(xstate.host().geometry()).unwrap_or_else(|error| refuse(&error));
     host::set(Host {
         xstate: xstate.host().clone(),
+        layouts,
         policy,
         tsc_khz: u32::try_from(tsc::khz()).unwrap_or(u32::MAX),
         boot_nonce: nonce(),

@@ -1,6 +1,7 @@
 //! What this host is: found out once at boot, the same for every domain.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use migration_abi::xstate::HostLayouts;
 use spin::Once;
 use vcpu_xstate::cpuid::HostXstate;
 use vcpu_xstate::policy::CpuPolicy;
@@ -9,6 +10,8 @@ use vcpu_xstate::policy::CpuPolicy;
 pub struct Host {
     /// Extended state that it offers, after the self-test left out what failed.
     pub xstate: HostXstate,
+    /// What its blobs say of its layouts.
+    pub layouts: HostLayouts,
     /// What a guest gets where its configuration says nothing.
     pub policy: CpuPolicy,
     /// Frequency of the TSC, kHz.

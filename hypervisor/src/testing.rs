@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use migration_abi::registers::{Segment, VcpuRegisters};
+use migration_abi::xstate::HostLayouts;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use std::sync::{Mutex, MutexGuard};
 use vcpu_xstate::cpuid::{CpuidResult, HostXstate};
@@ -75,6 +76,7 @@ pub fn host() -> &'static Host {
     let xstate = HostXstate::read(&cpuid, 0x2_ffff).unwrap();
     host::set(Host {
         policy: CpuPolicy::host_default(&cpuid, &xstate),
+        layouts: HostLayouts::new(xstate.geometry()).unwrap(),
         xstate,
         tsc_khz: 1_000_000,
         boot_nonce: 1,

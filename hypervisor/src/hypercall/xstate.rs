@@ -18,30 +18,20 @@ use zerocopy::IntoBytes;
 const MAX_BLOB_BYTES: usize = 64 << 10;
 
 fn xstate_refused(error: XstateError) -> Refusal {
-    match error.broken() {
-        Some(broken) => {
-            let errno = match error {
-                XstateError::Import(vcpu_xstate::owner::ImportError::NeedsMemory(_)) => {
-                    Errno::ENOMEM
-                }
-                _ => Errno::EINVAL,
-            };
-            Refusal::broken(errno, Reason::CLASS_XSTATE, &broken)
+    match error {
+        XstateError::Form(error) => Refusal::new(
+            Errno::EINVAL,
+            Reason::CLASS_BLOB,
+            error.code(),
+            error.seen,
+            0,
+            format_args!("{error}"),
+        ),
+        XstateError::Content(broken) => {
+            Refusal::broken(Errno::EINVAL, Reason::CLASS_XSTATE, &broken)
         }
-        None => match error {
-            XstateError::Form(error) => Refusal::new(
-                Errno::EINVAL,
-                Reason::CLASS_BLOB,
-                error.code(),
-                error.seen,
-                0,
-                format_args!("{error}"),
-            ),
-            XstateError::OutOfMemory(bytes) => call::memory(bytes as u64),
-            XstateError::Directory(_) | XstateError::Content(_) | XstateError::Import(_) => {
-                call::memory(0)
-            }
-        },
+        XstateError::Area(broken) => Refusal::broken(Errno::ENOMEM, Reason::CLASS_XSTATE, &broken),
+        XstateError::OutOfMemory(bytes) => call::memory(bytes as u64),
     }
 }
 
