@@ -2,28 +2,35 @@
 //!
 //! `cargo run -p migration-abi --example can_this_host_take_it FILE`
 //!
-//! Without a file: the blob of a guest that uses AVX-512 and CET.
+//! Without a file: a blob of a Sapphire Rapids machine. Status 0: it takes it;
+//! 1: it does not, or there is no such blob.
 
 use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 
 use migration_abi::blob;
 use migration_abi::xstate::{claims, geometry};
-use vcpu_xstate::{ComponentSet, HostXstate, XstatePolicy, validate};
+use vcpu_xstate::{ComponentIndex, ComponentSet, HostXstate, XstatePolicy, validate};
 
-const BLOB: &[u8] = include_bytes!("../tests/golden/blob-v1-avx512.bin");
+const BLOB: &[u8] = include_bytes!("../tests/golden/blob-v1-sapphire-rapids.bin");
 
-/// Writes what `host` would say of the blob in `bytes` to `out`.
-pub fn judge(bytes: &[u8], host: &HostXstate, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+/// Writes what `host` would say of the blob in `bytes` to `out`, and gives
+/// whether it takes it.
+pub fn judge(
+    bytes: &[u8],
+    host: &HostXstate,
+    out: &mut impl Write,
+) -> Result<bool, Box<dyn Error>> {
     // Its form: lengths, checksum, directory. An error says rule and place.
     let blob = blob::parse(bytes)?;
     let claims = claims(&blob);
     let mask = ComponentSet::from_bits_retain(claims.xstate_mask);
     writeln!(out, "{} bytes; the guest may use: {mask}", bytes.len())?;
     for entry in blob.directory().iter() {
-        if claims.xcomp_bv >> entry.index & 1 != 0 {
-            let (index, size) = (entry.index, entry.size);
-            writeln!(out, "  in the image: component {index}, {size} bytes")?;
+        let index = u8::try_from(entry.index).ok().and_then(ComponentIndex::new);
+        if let Some(component) = index.filter(|c| claims.xcomp_bv & c.bit() != 0) {
+            writeln!(out, "  in the image: {component}, {} bytes", entry.size)?;
         }
     }
 
@@ -35,24 +42,39 @@ pub fn judge(bytes: &[u8], host: &HostXstate, out: &mut impl Write) -> Result<()
         ..XstatePolicy::new(mask, ComponentSet::EMPTY)
     };
     match validate(&claims, &there, blob.image(), host, &policy) {
-        Ok(image) => writeln!(
-            out,
-            "this host takes it; in use: {}",
-            image.image().in_use()
-        )?,
-        Err(no) => writeln!(out, "refused by {}: {}", no.rule(), no.words())?,
+        Ok(image) => {
+            let in_use = image.image().in_use();
+            writeln!(out, "this host takes it; in use: {in_use}")?;
+            Ok(true)
+        }
+        Err(no) => {
+            writeln!(out, "refused by {}: {}", no.rule(), no.words())?;
+            Ok(false)
+        }
     }
-    Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn run() -> Result<bool, Box<dyn Error>> {
     // CPUID does not tell MXCSR_MASK: a VMM takes it from an FXSAVE image. With
     // 0 the bits that every processor has are allowed.
     let host = HostXstate::read(
         &|leaf, subleaf| core::arch::x86_64::__cpuid_count(leaf, subleaf).into(),
         0,
     )?;
-    let file = std::env::args_os().nth(1).map(std::fs::read).transpose()?;
+    let file = std::env::args().nth(1);
+    let read = |path: String| std::fs::read(&path).map_err(|error| format!("{path}: {error}"));
+    let file = file.map(read).transpose()?;
     let bytes = file.as_deref().unwrap_or(BLOB);
     judge(bytes, &host, &mut std::io::stdout())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

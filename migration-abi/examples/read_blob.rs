@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 
 use migration_abi::blob::{self, v1};
 
@@ -123,7 +124,19 @@ fn name(index: u32) -> &'static str {
 }
 
 #[allow(dead_code)] // the tests call `show`
-fn main() -> Result<(), Box<dyn Error>> {
+fn run() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("usage: read_blob FILE")?;
-    show(&std::fs::read(path)?, &mut std::io::stdout().lock())
+    let bytes = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
+    show(&bytes, &mut std::io::stdout().lock())
+}
+
+#[allow(dead_code)] // the tests call `show`
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod samples;
 use migration_abi::blob::{self, Blob, Fields, v1};
 use migration_abi::{Allowed, ParseError, Rule};
 use proptest::prelude::*;
-use samples::{blob_avx512, blob_no_xsave, blob_sse, encode, image};
+use samples::{blob_avx512, blob_no_xsave, blob_sapphire_rapids, blob_sse, encode, image};
 
 /// Read, take apart, written again: the same bytes.
 fn rewritten(bytes: &[u8]) -> Vec<u8> {
@@ -21,6 +21,7 @@ fn golden_v1_reads_for_ever() {
         ("blob-v1-sse.bin", blob_sse()),
         ("blob-v1-avx512.bin", blob_avx512()),
         ("blob-v1-no-xsave.bin", blob_no_xsave()),
+        ("blob-v1-sapphire-rapids.bin", blob_sapphire_rapids()),
     ] {
         let golden = samples::golden(name, &written);
         assert_eq!(rewritten(&golden), golden, "{name}");
@@ -55,6 +56,24 @@ fn golden_v1_reads_for_ever() {
     assert_eq!(&bytes[..8], b"XFXSTATE");
     assert_eq!(bytes[8..16], [1, 0, 96, 0, 16, 0, 9, 0]);
     assert_eq!(bytes.len(), 96 + 9 * 16 + 2440 + 4);
+}
+
+/// The blob that a real machine could have written: one that has its layouts
+/// takes it, finds in use just what it holds, and would write the same bytes.
+#[test]
+fn golden_of_sapphire_rapids_is_canonical() {
+    let bytes = samples::golden("blob-v1-sapphire-rapids.bin", &[]);
+    let blob = blob::parse(&bytes).expect("golden");
+    let claims = migration_abi::xstate::claims(&blob);
+    let there = migration_abi::xstate::geometry(&blob).expect("layouts");
+    let (host, policy) = (samples::machine::intel(), samples::machine::policy(0x602e7));
+    let image =
+        vcpu_xstate::validate(&claims, &there, blob.image(), &host, &policy).expect("taken");
+    assert_eq!(image.image().in_use().bits(), 0x226);
+    let mut again = vec![0xcc; bytes.len()];
+    let written = migration_abi::xstate::write_blob(&image, true, &mut again);
+    assert_eq!(written, Ok(bytes.len()));
+    assert_eq!(again, bytes);
 }
 
 /// Sets bytes, gives the blob a right checksum again, and says which rule stops it.

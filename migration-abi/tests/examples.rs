@@ -8,7 +8,7 @@ mod can_this_host_take_it;
 #[path = "../examples/send_less.rs"]
 mod send_less;
 
-fn said(run: impl FnOnce(&mut Vec<u8>) -> Result<(), Box<dyn std::error::Error>>) -> String {
+fn said<T>(run: impl FnOnce(&mut Vec<u8>) -> Result<T, Box<dyn std::error::Error>>) -> String {
     let mut out = Vec::new();
     run(&mut out).expect("an example runs");
     String::from_utf8(out).expect("text")
@@ -47,8 +47,8 @@ fn can_this_host_take_it() {
         said(|out| judge(&blob, &plain, out)),
         "\
 708 bytes; the guest may use: x87 sse
-  in the image: component 0, 160 bytes
-  in the image: component 1, 256 bytes
+  in the image: x87, 160 bytes
+  in the image: sse, 256 bytes
 this host takes it; in use: none
 "
     );

@@ -10,10 +10,11 @@ use std::process::Output;
 use compile::{compile, skipped};
 use migration_abi::blob::{self, v1};
 
-const BLOBS: [&str; 3] = [
+const BLOBS: [&str; 4] = [
     "blob-v1-sse.bin",
     "blob-v1-avx512.bin",
     "blob-v1-no-xsave.bin",
+    "blob-v1-sapphire-rapids.bin",
 ];
 
 fn golden(name: &str) -> std::path::PathBuf {

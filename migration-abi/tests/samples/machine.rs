@@ -4,7 +4,7 @@ use vcpu_xstate::{ComponentSet, CpuidResult, HostXstate, XstatePolicy};
 
 use super::legacy::INTEL;
 
-/// Zen 3's places: no AVX-512, and 64 bytes of PKRU in the place of LWP.
+/// Zen 2's places: no AVX-512, and 64 bytes of PKRU in the place of LWP.
 pub const AMD: [(usize, usize, usize); 2] = [(2, 256, 576), (9, 64, 832)];
 
 /// What a processor with these user components answers, XSAVES and all.

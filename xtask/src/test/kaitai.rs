@@ -22,10 +22,11 @@ const PACKAGES: [&str; 3] = [
     "js-yaml@4.1.0",
 ];
 
-const GOLDEN: [&str; 3] = [
+const GOLDEN: [&str; 4] = [
     "blob-v1-sse.bin",
     "blob-v1-avx512.bin",
     "blob-v1-no-xsave.bin",
+    "blob-v1-sapphire-rapids.bin",
 ];
 
 /// Reads golden and made-up blobs by both, field by field.

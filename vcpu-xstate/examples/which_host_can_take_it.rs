@@ -1,6 +1,6 @@
-//! Can this host take it? A guest's policy against three machines, and the policy that all of them can run.
+//! Which host can take it? A guest's policy against three machines, and the policy that all of them can run.
 //!
-//! `cargo run -p vcpu-xstate --example can_this_host_take_it`
+//! `cargo run -p vcpu-xstate --example which_host_can_take_it`
 //!
 //! Three machines with the same XCR0 bits, in part, and three layouts. The
 //! standard layout is guest ABI: a guest keeps XSAVE images in its own memory,
@@ -42,7 +42,7 @@ const MACHINES: [Machine; 3] = [
     Machine {
         name: "Zen 3",
         leaf7_ebx: 1 << 5,
-        components: &[(2, 256, 576), (9, 64, 832)],
+        components: &[(2, 256, 576), (9, 8, 2432)],
     },
 ];
 
