@@ -11,6 +11,7 @@ mod layout;
 mod machines;
 mod migrate;
 mod miri;
+mod mutants;
 mod nightly;
 mod policy;
 mod qemu;
@@ -71,6 +72,8 @@ enum Task {
     Inspect(inspect::InspectOptions),
     /// Fuzz the libraries (libFuzzer; needs a nightly toolchain).
     Fuzz(fuzz::Args),
+    /// Remove each rule of the libraries once: some test must notice.
+    Mutants(mutants::Args),
     /// Run the libraries' tests under Miri (needs a nightly toolchain).
     Miri,
     /// Check the rules of this repository.
@@ -210,6 +213,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
         }
         Task::Inspect(options) => return inspect::run(&workspace, &options),
         Task::Fuzz(args) => return fuzz::run(&workspace, &args),
+        Task::Mutants(args) => return mutants::run(&workspace, &args),
         Task::Miri => return miri::run(&workspace),
         Task::Tidy => {
             needs(false)?;
