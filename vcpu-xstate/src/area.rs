@@ -19,6 +19,7 @@ use crate::header::XsaveHeader;
 use crate::image::Image;
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::legacy::LegacyRegion;
+use crate::mutants::rule;
 
 /// The grain of areas: 64 bytes at a multiple of 64, as XSAVE wants it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -95,7 +96,9 @@ impl Area {
             size_bytes,
             layout_id: geometry.id(format),
         };
-        area.set_init();
+        if rule!("new-area-is-init") {
+            area.set_init();
+        }
         Ok(area)
     }
 

@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use crate::mutants::rule;
+
 /// Number of a state component, 0 to 62.
 // No `Ord`: a lower number says nothing about a place in the standard form.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -292,23 +294,23 @@ impl ComponentSet {
     /// Firecracker offered TILECFG without TILEDATA, and its guests' XSETBV
     /// took #GP.
     #[must_use]
-    pub const fn whole_groups(self) -> Self {
+    pub fn whole_groups(self) -> Self {
         let mut set = self;
-        if !set.contains(Self(0x2)) {
+        if rule!("group-avx-needs-sse") && !set.contains(Self(0x2)) {
             set.remove(Self(0x4));
         }
-        if !set.contains(Self(0x4)) || !set.contains(Self::AVX512) {
+        if rule!("group-avx512") && (!set.contains(Self(0x4)) || !set.contains(Self::AVX512)) {
             set.remove(Self::AVX512);
         }
-        if !set.contains(Self::MPX) {
+        if rule!("group-mpx") && !set.contains(Self::MPX) {
             set.remove(Self::MPX);
         }
-        if !set.contains(Self::AMX) {
+        if rule!("firecracker-tilecfg-alone") && !set.contains(Self::AMX) {
             set.remove(Self::AMX);
         }
         // BNDREGS and APX share names of encodings: XCR0 may not have both
         // (Intel APX specification, 3.1.4.2 XCR0.APX_F).
-        if set.contains(Self(1 << 19)) && set.contains(Self::MPX) {
+        if rule!("group-apx-or-mpx") && set.contains(Self(1 << 19)) && set.contains(Self::MPX) {
             set.remove(Self::MPX);
         }
         set

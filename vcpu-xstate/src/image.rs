@@ -12,6 +12,7 @@ use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::{COMPACTED, XsaveHeader};
 use crate::layout::{Form, Geometry, Offsets, PerComponent, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
+use crate::mutants::rule;
 
 /// An image that can be read without a further check of lengths.
 #[derive(Clone, Copy)]
@@ -48,6 +49,12 @@ impl<'a> Image<'a> {
         let xstate_bv = header.xstate_bv().difference(dropped);
         let layout = match (form, header.xcomp_bv()) {
             (Form::Standard, 0) => xstate_bv,
+            // Not the host's own (Xen 9979547be5, Linux 4498601d1a).
+            (Form::Compacted, xcomp_bv)
+                if xcomp_bv >> 63 == 1 && !rule!("xen-9979547be5-offsets-of-the-image") =>
+            {
+                geometry.known()
+            }
             (Form::Compacted, xcomp_bv) if xcomp_bv >> 63 == 1 => header.layout(),
             _ => return None,
         };
@@ -99,7 +106,9 @@ impl<'a> Image<'a> {
 
     /// The MXCSR that a restore of this image gives.
     pub fn mxcsr(&self) -> u32 {
-        if self.form == Form::Standard || self.xstate_bv.has(ComponentIndex::SSE) {
+        let standard = rule!("mxcsr-of-a-standard-image") && self.form == Form::Standard;
+        let anyway = !rule!("mxcsr-of-a-compacted-image");
+        if standard || anyway || self.xstate_bv.has(ComponentIndex::SSE) {
             self.legacy.mxcsr.get()
         } else {
             MXCSR_INIT
@@ -155,12 +164,12 @@ impl<'a> Image<'a> {
             used.insert(ComponentSet::only(ComponentIndex::X87));
         }
         let xmm = self.xstate_bv.has(ComponentIndex::SSE) && !self.legacy.xmm_is_init();
-        if xmm || self.mxcsr() != MXCSR_INIT {
+        if xmm || rule!("sse-in-use-by-mxcsr") && self.mxcsr() != MXCSR_INIT {
             used.insert(ComponentSet::only(ComponentIndex::SSE));
         }
         for (component, bytes) in self.held() {
             // What has no name has no known INIT value: zero may be a value.
-            if !ComponentSet::NAMED.has(component) || !is_zero(bytes) {
+            if !ComponentSet::NAMED.has(component) || !is_zero(bytes) || !rule!("init-by-content") {
                 used.insert(ComponentSet::only(component));
             }
         }

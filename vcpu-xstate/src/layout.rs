@@ -26,6 +26,7 @@ pub(crate) use tables::{Offsets, PerComponent, offset};
 
 use crate::component::{COMPONENTS, ComponentIndex, ComponentSet, Components};
 use crate::error::broken_rules;
+use crate::mutants::rule;
 
 /// Bytes of the legacy region.
 pub const LEGACY_BYTES: usize = 512;
@@ -174,7 +175,7 @@ impl Geometry {
         facts: ComponentFacts,
     ) -> Result<(), GeometryError> {
         use GeometryError as E;
-        if ComponentSet::LEGACY.has(component) {
+        if rule!("layout-legacy") && ComponentSet::LEGACY.has(component) {
             return Err(E::Legacy(component));
         }
         let ComponentFacts {
@@ -182,31 +183,34 @@ impl Geometry {
             standard_offset: offset,
             ..
         } = facts;
-        if size == 0 || size > MAX_COMPONENT_BYTES {
+        if rule!("layout-size") && (size == 0 || size > MAX_COMPONENT_BYTES) {
             return Err(E::Size(component, size));
         }
         if facts.supervisor {
-            if offset != 0 {
+            if rule!("layout-supervisor-offset") && offset != 0 {
                 return Err(E::SupervisorOffset(component, offset));
             }
         } else {
-            if offset < MIN_IMAGE {
+            if rule!("layout-start") && offset < MIN_IMAGE {
                 return Err(E::Start(component, offset));
             }
             let end = u64::from(offset) + u64::from(size);
-            if end > u64::from(MAX_STANDARD_END_BYTES) {
+            if rule!("layout-end") && end > u64::from(MAX_STANDARD_END_BYTES) {
                 return Err(E::End(component, end));
             }
             let here = offset..offset + size;
             for other in self.placements(Form::Standard, self.known) {
                 let there = other.range();
-                if (here.start as usize) < there.end && there.start < here.end as usize {
+                if rule!("layout-overlap")
+                    && (here.start as usize) < there.end
+                    && there.start < here.end as usize
+                {
                     return Err(E::Overlap(component, other.component));
                 }
             }
         }
         let slot = &mut self.facts[usize::from(component.get())];
-        if slot.is_some() {
+        if rule!("layout-twice") && slot.is_some() {
             return Err(E::Twice(component));
         }
         *slot = Some(facts);

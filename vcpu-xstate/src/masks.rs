@@ -10,6 +10,7 @@
 //! until its first use, which the hypervisor catches by arming XFD.
 
 use crate::component::{ComponentIndex, ComponentSet};
+use crate::mutants::rule;
 
 /// What a vCPU may use of extended state, by its CPUID policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +80,14 @@ impl XstatePolicy {
     /// Components that may hold state although nothing was ever enabled: x87,
     /// SSE, PKRU, those without a name, and the supervisor components whose MSRs the guest can write
     /// whatever IA32_XSS says.
-    pub const fn initial_accum(&self, supervisor: ComponentSet) -> ComponentSet {
+    pub fn initial_accum(&self, supervisor: ComponentSet) -> ComponentSet {
         self.mask
             .difference(self.deferred)
-            .intersection(supervisor.union(WITHOUT_ASKING))
+            .intersection(if rule!("accum-without-asking") {
+                supervisor.union(WITHOUT_ASKING)
+            } else {
+                ComponentSet::EMPTY
+            })
             .union(ComponentSet::LEGACY)
     }
 
@@ -100,12 +105,12 @@ pub const fn needs_room(enabled: ComponentSet, armable: ComponentSet) -> Compone
 
 /// The components for which XFD has to be armed: enabled, able to be held
 /// back, and without room.
-pub const fn armed(
-    enabled: ComponentSet,
-    armable: ComponentSet,
-    accum: ComponentSet,
-) -> ComponentSet {
-    enabled.intersection(armable).difference(accum)
+pub fn armed(enabled: ComponentSet, armable: ComponentSet, accum: ComponentSet) -> ComponentSet {
+    if rule!("xfd-armed-without-room") {
+        enabled.intersection(armable).difference(accum)
+    } else {
+        ComponentSet::EMPTY
+    }
 }
 
 #[cfg(test)]

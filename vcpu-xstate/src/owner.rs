@@ -30,6 +30,7 @@ use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
 use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, armed, needs_room};
+use crate::mutants::rule;
 use crate::percpu::PcpuXstate;
 use crate::switch::{Tag, Version};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
@@ -175,7 +176,7 @@ impl VcpuXstate {
             .policy
             .mask
             .difference(cpu.host().geometry().supervisor());
-        let verdict = if self.policy.xsave {
+        let verdict = if self.policy.xsave || !rule!("xsetbv-without-xsave") {
             xcr0_verdict(value, cpl, user)
         } else {
             Err(Xcr0Error::WithoutXsave(value))
@@ -243,7 +244,11 @@ impl VcpuXstate {
             armed: self.armed(cpu.host()),
             intercepted: deferred.difference(self.accum),
         };
-        let verdict = first_use_verdict(components, &held);
+        let verdict = if rule!("first-use-grows") {
+            first_use_verdict(components, &held)
+        } else {
+            FirstUse::Reflect
+        };
         let FirstUse::Grow(first) = verdict else {
             return verdict;
         };
@@ -268,6 +273,9 @@ impl VcpuXstate {
     ) -> Result<(), OutOfMemory> {
         let armable = cpu.host().geometry().xfd_capable();
         let accum = self.accum.union(needs_room(enabled, armable));
+        if !rule!("grow-before-enabling") {
+            return Ok(());
+        }
         self.grow(accum, cpu, memory)
     }
 
@@ -279,7 +287,9 @@ impl VcpuXstate {
     ) -> Result<(), OutOfMemory> {
         let mask = self.policy.area(accum);
         if mask != self.area.mask() {
-            cpu.save(self);
+            if rule!("grow-saves-first") {
+                cpu.save(self);
+            }
             let larger = self.area.relaid(cpu.host().geometry(), mask, memory)?;
             self.replace_area(larger, memory);
         }
@@ -293,7 +303,9 @@ impl VcpuXstate {
     pub(crate) fn replace_area(&mut self, area: Area, memory: &mut impl AreaMemory) {
         let old = core::mem::replace(&mut self.area, area);
         old.release(memory);
-        self.generation += 1;
+        if rule!("resize-new-generation") {
+            self.generation += 1;
+        }
     }
 
     fn armed(&self, host: &HostXstate) -> ComponentSet {
@@ -316,9 +328,11 @@ impl VcpuXstate {
     }
 
     #[inline]
-    pub(crate) const fn next_version(&mut self) -> Version {
+    pub(crate) fn next_version(&mut self) -> Version {
         // At a load each nanosecond it wraps after six hundred years.
-        self.generation = self.generation.wrapping_add(1);
+        if rule!("load-new-generation") {
+            self.generation = self.generation.wrapping_add(1);
+        }
         self.version()
     }
 
@@ -338,7 +352,7 @@ impl VcpuXstate {
     /// it: no image has XSTATE_BV & XFD (Linux b45f721775).
     pub(crate) fn saved(&mut self) {
         self.home = Home::Memory;
-        if !self.is_whole_when_saved() {
+        if rule!("linux-b45f721775-xstate-bv-under-xfd") && !self.is_whole_when_saved() {
             self.area.forget(self.xfd.components());
         }
     }

@@ -6,6 +6,7 @@ use crate::area::{Area, AreaMemory, OutOfMemory};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::hw::{Controls, Hardware, RegisterFile, RestoreFault};
+use crate::mutants::rule;
 use crate::owner::{Home, VcpuXstate};
 use crate::selftest;
 use crate::switch::{self, Live, Side, Switch, Tag, Version};
@@ -188,7 +189,7 @@ impl<H: Hardware> PcpuXstate<H> {
             self.registers.save(from.area_mut());
             from.saved();
             self.owner = 0;
-            if instruction == SaveInstruction::Xsaves {
+            if rule!("xsaves-ends-the-copy") && instruction == SaveInstruction::Xsaves {
                 self.copy = None;
             }
         }
@@ -226,7 +227,11 @@ impl<H: Hardware> PcpuXstate<H> {
         let controls = Controls {
             xcr0: vcpu.xcr0(),
             xss: vcpu.xss(),
-            xfd: vcpu.hardware_xfd(self.host()).bits(),
+            xfd: if rule!("enter-with-armed-xfd") {
+                vcpu.hardware_xfd(self.host()).bits()
+            } else {
+                vcpu.xfd()
+            },
             xfd_err: vcpu.xfd_err(),
         };
         self.registers.set(controls);
@@ -287,7 +292,9 @@ impl<H: Hardware> PcpuXstate<H> {
     pub fn discard(&mut self) {
         self.owner = 0;
         self.copy = None;
-        self.registers.clear();
+        if rule!("discard-clears-registers") {
+            self.registers.clear();
+        }
     }
 
     /// The processor has come up (boot, hotplug, resume): nothing that was
@@ -295,7 +302,9 @@ impl<H: Hardware> PcpuXstate<H> {
     pub fn reset(&mut self) {
         assert_eq!(self.owner, 0, "a vCPU's state was lost");
         self.copy = None;
-        self.registers.forget();
+        if rule!("xen-f7f4a52392-stale-controls") {
+            self.registers.forget();
+        }
     }
 
     /// Whether each offered component survives a restore and a save of a

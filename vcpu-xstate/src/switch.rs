@@ -18,6 +18,7 @@ use core::num::NonZeroU64;
 use crate::cpuid::{HostXstate, SaveInstruction};
 use crate::error::broken_rules;
 use crate::hw::{Controls, Exchange, RestoreInstruction};
+use crate::mutants::rule;
 use crate::percpu::CpuId;
 
 /// A vCPU's name on this machine, never used twice.
@@ -232,7 +233,7 @@ broken_rules!(Mistake,
 /// What changes where `from` ran and `to` is to run. Either may be missing:
 /// a save alone, a load alone.
 #[inline(always)]
-pub const fn plan(
+pub fn plan(
     machine: &Machine,
     live: &Live,
     from: Option<&Side>,
@@ -251,12 +252,10 @@ pub const fn plan(
     if let Some(from) = from
         && let Home::Registers(cpu) = from.home
     {
-        if let Err(mistake) = owned_here(live, from.version.tag, cpu) {
-            return Err(mistake);
-        }
+        owned_here(live, from.version.tag, cpu)?;
         plan.save = Some(machine.save);
         owner = None;
-        if matches!(machine.save, SaveInstruction::Xsaves) {
+        if rule!("xsaves-ends-the-copy") && matches!(machine.save, SaveInstruction::Xsaves) {
             copy = None;
         }
     }
@@ -265,18 +264,19 @@ pub const fn plan(
     if let Some(to) = to {
         match to.home {
             Home::Registers(cpu) => {
-                if let Err(mistake) = owned_here(live, to.version.tag, cpu) {
-                    return Err(mistake);
-                }
+                owned_here(live, to.version.tag, cpu)?;
             }
             Home::Memory => {
-                if let Some(other) = owner {
+                if let Some(other) = owner
+                    && rule!("switch-not-saved")
+                {
                     return Err(Mistake::NotSaved(other));
                 }
                 plan.adopt = true;
                 if !is(copy, to.version) {
                     plan.restore = Some(machine.restore());
-                    plan.clear_fp_pointers = machine.leaks_fp_pointers;
+                    plan.clear_fp_pointers =
+                        rule!("xsa-52-fip-fdp-leak") && machine.leaks_fp_pointers;
                 }
             }
         }
@@ -284,26 +284,31 @@ pub const fn plan(
 
     // State moves under the host's own values.
     let moves = plan.save.is_some() || plan.restore.is_some();
-    if moves && !matches!(live.controls, LiveControls::Host { .. }) {
+    if rule!("linux-1811d979c7-guest-xcr0-live")
+        && moves
+        && !matches!(live.controls, LiveControls::Host { .. })
+    {
         plan.host = Some(host_writes(machine, &live.controls));
     }
     Ok(plan)
 }
 
-const fn owned_here(live: &Live, tag: Tag, cpu: CpuId) -> Result<(), Mistake> {
-    if cpu.0 != live.cpu.0 {
+fn owned_here(live: &Live, tag: Tag, cpu: CpuId) -> Result<(), Mistake> {
+    if rule!("switch-elsewhere") && cpu.0 != live.cpu.0 {
         return Err(Mistake::Elsewhere(cpu, live.cpu));
     }
     match live.owner {
         Some(owner) if owner.0.get() == tag.0.get() => Ok(()),
-        other => Err(Mistake::NotTheOwner(other, tag)),
+        other if rule!("switch-owner") => Err(Mistake::NotTheOwner(other, tag)),
+        _ => Ok(()),
     }
 }
 
-const fn is(copy: Option<Version>, version: Version) -> bool {
+fn is(copy: Option<Version>, version: Version) -> bool {
     match copy {
         Some(copy) => {
-            copy.tag.0.get() == version.tag.0.get() && copy.generation == version.generation
+            (!rule!("copy-of-this-vcpu") || copy.tag.0.get() == version.tag.0.get())
+                && (!rule!("copy-of-this-generation") || copy.generation == version.generation)
         }
         None => false,
     }

@@ -9,6 +9,7 @@ use crate::header::XsaveHeader;
 use crate::image::Image;
 use crate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::legacy::{FCW_INIT, MXCSR_INIT};
+use crate::mutants::rule;
 
 /// The legacy region in words: FCW, FSW, FTW, FOP in the first; FIP; FDP;
 /// MXCSR and MXCSR_MASK; two for each ST; two for each XMM; reserved.
@@ -46,7 +47,7 @@ impl Head {
         } else {
             MXCSR_INIT
         };
-        let xstate_bv = if mxcsr == MXCSR_INIT {
+        let xstate_bv = if mxcsr == MXCSR_INIT || !rule!("mxcsr-sets-xstate-bv") {
             held
         } else {
             held.union(sse)
@@ -81,7 +82,7 @@ impl Head {
             unreachable!("a legacy region has 512 bytes");
         };
 
-        if self.x87 {
+        if self.x87 || !rule!("init-fills-in-x87") {
             to[0] = U64::new(from[0].get() & CONTROL);
             if !COPIED {
                 (to[1], to[2]) = (from[1], from[2]);
@@ -98,12 +99,14 @@ impl Head {
             bytes::zero(to[ST..XMM.start].as_mut_bytes());
         }
         to[MXCSR] = U64::new(self.mxcsr.into());
-        if !self.xmm {
+        if !self.xmm && rule!("init-fills-in-xmm") {
             bytes::zero(to[XMM].as_mut_bytes());
         } else if !COPIED {
             bytes::copy(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
         }
-        to[XMM.end..].fill(U64::ZERO);
+        if rule!("canonical-reserved-bytes") {
+            to[XMM.end..].fill(U64::ZERO);
+        }
         header_out.copy_from_slice(header.as_bytes());
     }
 }

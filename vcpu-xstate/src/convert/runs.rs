@@ -12,6 +12,7 @@ use crate::bytes;
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry, MIN_IMAGE_BYTES, PerComponent, Placement, offset};
+use crate::mutants::rule;
 
 /// Bytes that are copied at once.
 pub(super) struct Run {
@@ -36,7 +37,7 @@ impl Run {
         let to = &mut out[self.to + skip..self.to_end];
         let from = &image.bytes()[self.from + skip..];
         bytes::copy(to, &from[..to.len()]);
-        if !self.gap.is_empty() {
+        if rule!("canonical-gaps") && !self.gap.is_empty() {
             bytes::zero(&mut out[self.gap.clone()]);
         }
     }
@@ -132,7 +133,9 @@ impl<'a> Places<'a> {
             };
             let state = payload(place);
             let copied = place.offset_bytes + self.copied(component);
-            bytes::zero(&mut out[state.end.min(copied)..place.range().end]);
+            if rule!("canonical-tails") {
+                bytes::zero(&mut out[state.end.min(copied)..place.range().end]);
+            }
         }
     }
 }

@@ -118,7 +118,7 @@ fn check_header<'a>(foreign: &ForeignImage<'a>) -> Result<(Form, &'a XsaveHeader
     let xcomp_bv = header.xcomp_bv();
     let form = match foreign.accepts {
         _ if xcomp_bv == 0 => Form::Standard,
-        Accepts::Standard if rule!("linux-df1daba7d1-compacted") => {
+        Accepts::Standard if rule!("foreign-compacted") => {
             return Err(ForeignError::Compacted(xcomp_bv));
         }
         Accepts::Either if rule!("foreign-bit-63") && xcomp_bv & COMPACTED == 0 => {
@@ -151,7 +151,7 @@ fn check_excess(
         Excess::Refuse => ComponentSet::EMPTY,
         Excess::Drop => ComponentSet::ALL,
     };
-    if rule!("foreign-beyond") && !droppable.contains(beyond) {
+    if rule!("foreign-policy") && !droppable.contains(beyond) {
         return Err(ForeignError::Beyond(held.bits(), allowed.bits()));
     }
 

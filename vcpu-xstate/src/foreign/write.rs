@@ -231,7 +231,7 @@ fn write_standard(
     let moved = moved(image, claims).difference(to.elsewhere);
     check(geometry, claims, to, moved, out.len())?;
     let needed = standard_size(image, claims, to);
-    if rule!("write-too-small") && out.len() < needed {
+    if out.len() < needed {
         return Err(Unholdable::TooSmall(out.len() as u64, needed as u64));
     }
 
@@ -277,14 +277,14 @@ fn check(
     given: usize,
 ) -> Result<(), Unholdable> {
     // Xen has no record of a guest without XSAVE.
-    if rule!("write-without-xsave") && to.sized_by_accum && !claims.xsave {
+    if rule!("unholdable-without-xsave") && to.sized_by_accum && !claims.xsave {
         return Err(Unholdable::WithoutXsave);
     }
 
     // A standard image has no place for supervisor state.
     let supervisor = moved.intersection(geometry.supervisor());
     if let Some(component) = supervisor.iter().next()
-        && rule!("write-supervisor")
+        && rule!("unholdable-supervisor")
     {
         return Err(Unholdable::Supervisor(component));
     }
@@ -296,7 +296,7 @@ fn check(
             (claims.xfd, Unholdable::Xfd),
             (claims.xfd_err, Unholdable::XfdErr),
         ] {
-            if rule!("write-reset-msrs") && value != 0 {
+            if rule!(error(value).rule()) && value != 0 {
                 return Err(error(value));
             }
         }
@@ -305,7 +305,7 @@ fn check(
     // What is in use ends within the buffer (4096 bytes do not hold AMX).
     for place in geometry.placements(Form::Standard, moved) {
         let end = place.range().end;
-        if rule!("write-room") && end > given {
+        if rule!("unholdable-room") && end > given {
             return Err(Unholdable::NoRoom(
                 place.component,
                 given as u64,

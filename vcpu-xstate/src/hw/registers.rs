@@ -7,6 +7,7 @@ use crate::cpuid::HostXstate;
 use crate::header::XsaveHeader;
 use crate::layout::{Form, LEGACY_BYTES};
 use crate::legacy::LegacyRegion;
+use crate::mutants::rule;
 use crate::switch::{self, LiveControls, Machine, Writes};
 use crate::values::{self, BadValue};
 use zerocopy::IntoBytes;
@@ -158,6 +159,7 @@ impl<H: Hardware> RegisterFile<H> {
         let value = unsafe { self.hardware.read_xfd_err() };
         match &mut self.live {
             LiveControls::Unknown => {}
+            _ if !rule!("xfd-err-read-is-remembered") => {}
             LiveControls::Host { xfd_err } => *xfd_err = value,
             LiveControls::Guest(live) => live.xfd_err = value,
         }
@@ -199,7 +201,9 @@ impl<H: Hardware> RegisterFile<H> {
             has_own_access(&self.host, component),
             "{component} needs a save"
         );
-        values::check(component, bytes, &self.host.limits())?;
+        if rule!("update-judged") {
+            values::check(component, bytes, &self.host.limits())?;
+        }
         if component == ComponentIndex::PKRU {
             let value = bytes.first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
             // SAFETY: PKRU is offered, so the processor has PKU. The host maps
@@ -241,7 +245,7 @@ impl<H: Hardware> RegisterFile<H> {
         // SAFETY: `Block` aligns to 64, and the area is of this machine's
         // layout, so it is as long as its header says.
         let restored = unsafe { self.restore_from(area.start()) };
-        if restored.is_err() {
+        if rule!("failed-restore-clears") && restored.is_err() {
             self.clear();
         }
         restored
@@ -295,7 +299,7 @@ impl<H: Hardware> RegisterFile<H> {
     #[inline]
     fn make_ready(&mut self, area: &Area) {
         assert!(
-            area.layout_id() == self.host.layout_id(),
+            !rule!("area-of-this-machine") || area.layout_id() == self.host.layout_id(),
             "an area of another machine"
         );
         if !matches!(self.live, LiveControls::Host { .. }) {
@@ -310,14 +314,19 @@ impl<H: Hardware> RegisterFile<H> {
     /// control registers are live.
     #[inline]
     unsafe fn restore_from(&mut self, image: *const u8) -> Result<(), RestoreFault> {
+        // What the image does not hold becomes INIT, not the last owner's.
+        let rfbm = if rule!("xen-0129e1ee0d-restore-in-full") {
+            u64::MAX
+        } else {
+            ComponentSet::LEGACY.bits()
+        };
         // SAFETY: as the caller promises. The last owner's x87 state is saved
         // or abandoned by now, and the host keeps CR0.TS and CR0.EM clear.
         unsafe {
-            if self.machine.leaks_fp_pointers {
+            if rule!("xsa-52-fip-fdp-leak") && self.machine.leaks_fp_pointers {
                 self.hardware.clear_fp_pointers();
             }
-            self.hardware
-                .restore(self.machine.restore(), image, u64::MAX)
+            self.hardware.restore(self.machine.restore(), image, rfbm)
         }
     }
 }

@@ -27,7 +27,7 @@ const INHERENT: &[(&str, &str)] = &[
         "a slice that is too short cannot be written to",
     ),
     (
-        "write-buffer",
+        "unholdable-buffer",
         "a slice that is too short cannot be written to",
     ),
     ("area-memory", "memory that is not there cannot be used"),
@@ -113,11 +113,16 @@ fn walk(dir: &Path, found: &mut impl FnMut(&Path, &str)) -> Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             walk(&path, found)?;
-        } else if path.extension().is_some_and(|e| e == "rs") {
+        } else if path.extension().is_some_and(|e| e == "rs") && !is_tests(&path) {
             found(&path, &std::fs::read_to_string(&path)?);
         }
     }
     Ok(())
+}
+
+fn is_tests(path: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.ends_with("tests") || path.iter().any(|part| part == "tests")
 }
 
 /// The names in `rule!(…)`, each with its line.
