@@ -160,7 +160,7 @@ fn longer_header_and_entries_are_skipped() {
 #[test]
 fn truncated_at_every_byte_and_with_bytes_behind() {
     for whole in [blob_sse(), blob_avx512(), blob_no_xsave()] {
-        for length in 0..whole.len() {
+        for length in (0..whole.len()).step_by(if cfg!(miri) { 41 } else { 1 }) {
             let error = blob::parse(&whole[..length]).expect_err("truncated");
             assert_eq!(error.rule, Rule::BlobLength, "{length}: {error}");
         }

@@ -117,7 +117,7 @@ fn messages_round_trip_both_ways() {
 fn truncated_at_every_byte() {
     let bytes = stream();
     let whole = receive(&bytes).expect("whole").0.len();
-    for length in 0..bytes.len() {
+    for length in (0..bytes.len()).step_by(if cfg!(miri) { 997 } else { 1 }) {
         let (types, complete) =
             receive(&bytes[..length]).unwrap_or_else(|error| panic!("{length}: {error}"));
         assert!(!complete && types.len() < whole, "{length}");
