@@ -307,8 +307,10 @@ fn owned_here(live: &Live, tag: Tag, cpu: CpuId) -> Result<(), Mistake> {
 fn is(copy: Option<Version>, version: Version) -> bool {
     match copy {
         Some(copy) => {
-            (!rule!("copy-of-this-vcpu") || copy.tag.0.get() == version.tag.0.get())
-                && (!rule!("copy-of-this-generation") || copy.generation == version.generation)
+            let vcpu = !rule!("copy-of-this-vcpu") || copy.tag == version.tag;
+            let generation =
+                !rule!("copy-of-this-generation") || copy.generation == version.generation;
+            vcpu && generation
         }
         None => false,
     }
