@@ -55,6 +55,10 @@ const STATE_FUNCTIONS: &[&str] = &[
 /// guest whose state could be seen.
 const MASK_FUNCTION: &str = "6xferry7bringup6xstate8bring_up";
 
+/// Where the boot loader enters, in 32-bit protected mode; long mode begins at
+/// the label behind it.
+const ENTRY_32: &str = "_start";
+
 /// Checks every executable section of the program at `path`.
 pub fn check(path: &Path) -> Result<Vec<Finding>> {
     let data = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
@@ -153,7 +157,8 @@ fn check_function(name: &str, body: &[u8], address: u64) -> Vec<Finding> {
     let state_allowed = STATE_FUNCTIONS.iter().any(|part| name.contains(part));
     let mut info = InstructionInfoFactory::new();
     let mut findings = Vec::new();
-    for instruction in &mut Decoder::with_ip(64, body, address, DecoderOptions::NONE) {
+    let bits = if name == ENTRY_32 { 32 } else { 64 };
+    for instruction in &mut Decoder::with_ip(bits, body, address, DecoderOptions::NONE) {
         let what = if STATE_INSTRUCTIONS.contains(&instruction.mnemonic()) {
             let mask = instruction.mnemonic() == Mnemonic::Fxsave64 && name.contains(MASK_FUNCTION);
             if state_allowed || mask {
@@ -244,6 +249,16 @@ mod tests {
             assert_eq!(findings("main", body), 1, "{body:x?}");
             assert_eq!(findings(HW, body), 0, "{body:x?}");
         }
+    }
+
+    /// A far jump in 32-bit code was taken for `fst` where the address that it
+    /// goes to happened to say so.
+    #[test]
+    fn the_entry_is_32_bit_code() {
+        let far_jump = [0xea, 0x8a, 0xd9, 0x14, 0x00, 0x08, 0x00];
+        assert_eq!(findings("_start", &far_jump), 0);
+        assert_eq!(findings("main", &far_jump), 1);
+        assert_eq!(findings("_start", &[0xd9, 0xe8]), 1); // fld1
     }
 
     #[test]
