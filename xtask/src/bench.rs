@@ -23,6 +23,7 @@ pub struct Options {
 
 /// Prints the table. False where a row takes longer than is asked.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
+    eprintln!("building {PACKAGE}, as the hypervisor is …");
     check_instructions(workspace)?;
     let json: &[&str] = if options.json { &["--json"] } else { &[] };
     let status = measure(workspace, json).status();

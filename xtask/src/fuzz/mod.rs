@@ -76,6 +76,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let length = args
         .runs
         .map_or(Length::Seconds(args.seconds), Length::Runs);
+    eprintln!("building the fuzz targets …");
     let outcomes = play(workspace, &nightly, &args.targets, args.sanitizer, length)?;
     println!("{}", report::table(&outcomes));
     Ok(outcomes.iter().all(Outcome::held))

@@ -23,6 +23,7 @@ const CASES: &str = "2";
 /// No toolchain.
 pub fn run(workspace: &Workspace) -> Result<bool> {
     let nightly = Nightly::find().context(NONE)?;
+    eprintln!("building the libraries' tests for Miri, and running them …");
     let text = play(workspace, &nightly)?;
     print!("{text}");
     Ok(true)
