@@ -9,8 +9,8 @@ use super::scale::Scale;
 
 /// Width of the bars' area, px.
 const BARS: f64 = 1180.0;
-/// Width of the names on the left, px.
-const NAMES: f64 = 160.0;
+/// Width of a letter of the names on the left, which are bold, px, on the safe side.
+const NAME_LETTER: f64 = 9.0;
 /// Machines that the title names; more are counted.
 const NAMED: usize = 8;
 const MARGIN: f64 = 20.0;
@@ -43,7 +43,9 @@ pub fn draw(pictures: &[Picture]) -> String {
         .flat_map(|piece| [piece.start, piece.end])
         .collect();
     let scale = Scale::new(edges.into_iter());
+    let letters = pictures.iter().map(|p| p.name.chars().count()).max();
     let mut drawing = Drawing {
+        names: (letters.unwrap_or(0) + 2) as f64 * NAME_LETTER,
         per_unit: BARS / scale.length(),
         scale,
         body: String::new(),
@@ -67,7 +69,10 @@ pub fn draw(pictures: &[Picture]) -> String {
         compacted,
     );
     drawing.legend(images());
-    let (width, height) = (MARGIN * 2.0 + NAMES + BARS + SIZES, drawing.y + MARGIN);
+    let (width, height) = (
+        MARGIN * 2.0 + drawing.names + BARS + SIZES,
+        drawing.y + MARGIN,
+    );
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
          viewBox=\"0 0 {width:.0} {height:.0}\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
@@ -97,6 +102,8 @@ fn names(pictures: &[Picture]) -> String {
 }
 
 struct Drawing {
+    /// Width of the names on the left, px.
+    names: f64,
     scale: Scale,
     per_unit: f64,
     body: String,
@@ -106,7 +113,7 @@ struct Drawing {
 
 impl Drawing {
     fn x(&self, byte: usize) -> f64 {
-        MARGIN + NAMES + self.scale.place(byte) * self.per_unit
+        MARGIN + self.names + self.scale.place(byte) * self.per_unit
     }
 
     fn text(&mut self, x: f64, class: &str, anchor: &str, text: &str) {
@@ -307,7 +314,7 @@ impl Drawing {
         let mut x = MARGIN;
         for (name, kind) in kinds {
             let width = 26.0 + name.chars().count() as f64 * LETTER + 14.0;
-            if x + width > MARGIN + NAMES + BARS + SIZES {
+            if x + width > MARGIN + self.names + BARS + SIZES {
                 x = MARGIN;
                 self.y += 20.0;
             }
