@@ -102,28 +102,41 @@ pub fn mxcsr(value: u32) -> String {
     words.join(", ")
 }
 
-/// PKRU: keys with the same rights together (SDM Vol. 3A, 4.6.2 Protection Keys).
+/// PKRU: the keys of each right together (SDM Vol. 3A, 4.6.2 Protection Keys).
 pub fn pkru(value: u32) -> String {
     let rights = |key: u32| match value >> (2 * key) & 3 {
         0 => "read and write",
         2 => "read only",
         _ => "no access",
     };
-    let mut runs: Vec<(u32, u32, &str)> = Vec::new();
-    for key in 0..16 {
+    let mut words = Vec::new();
+    for right in ["read and write", "read only", "no access"] {
+        let keys: Vec<u32> = (0..16).filter(|key| rights(*key) == right).collect();
+        if !keys.is_empty() {
+            words.push(format!("{right}: {}", runs(&keys)));
+        }
+    }
+    words.join("; ")
+}
+
+/// Ascending numbers, what follows each other as first and last.
+fn runs(numbers: &[u32]) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
         match runs.last_mut() {
-            Some((_, last, word)) if *word == rights(key) => *last = key,
-            _ => runs.push((key, key, rights(key))),
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
         }
     }
     let words: Vec<String> = runs
         .iter()
-        .map(|(first, last, word)| match last - first {
-            0 => format!("key {first} {word}"),
-            _ => format!("keys {first}–{last} {word}"),
+        .map(|(first, last)| match last - first {
+            0 => first.to_string(),
+            1 => format!("{first} {last}"),
+            _ => format!("{first}–{last}"),
         })
         .collect();
-    words.join(", ")
+    words.join(" ")
 }
 
 /// IA32_U_CET and IA32_S_CET (SDM Vol. 1, 17.1.2; Vol. 4, MSR 6A0H).
@@ -166,10 +179,15 @@ mod tests {
 
     #[test]
     fn rights_by_key() {
-        assert_eq!(pkru(0), "keys 0–15 read and write");
+        assert_eq!(pkru(0), "read and write: 0–15");
         assert_eq!(
             pkru(0x5555_5558),
-            "key 0 read and write, key 1 read only, keys 2–15 no access"
+            "read and write: 0; read only: 1; no access: 2–15"
+        );
+        // A line of 250 characters where keys alternate.
+        assert_eq!(
+            pkru(0x9999_9999),
+            "read only: 1 3 5 7 9 11 13 15; no access: 0 2 4 6 8 10 12 14"
         );
     }
 
