@@ -13,8 +13,10 @@ mod migrate;
 mod miri;
 mod mutants;
 mod nightly;
+mod output;
 mod policy;
 mod qemu;
+mod receiver;
 mod run;
 mod setup;
 mod shell;
@@ -48,6 +50,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    #[command(flatten)]
+    Work(Work),
+    #[command(flatten)]
+    Question(Question),
+}
+
+/// What is done in the repository.
+#[derive(Subcommand)]
+enum Work {
     /// Install what building, booting and testing need.
     Setup,
     /// Build the hypervisor, its guests and the bootable image.
@@ -60,16 +71,8 @@ enum Task {
     Test(TestOptions),
     /// Write this machine's CPUID and images of its extended state.
     Capture(capture::Args),
-    /// Show where each component lies on machines, as text or as a drawing.
-    Layout(layout::Args),
-    /// List the machines that other commands know by name.
-    Machines(machines::list::Args),
-    /// What machines can run together, and whether one can take a file.
-    Policy(policy::Args),
     /// Time the libraries' code, as the hypervisor links it, against plain copies.
     Bench(bench::Options),
-    /// Explain a blob, a migration stream or an XSAVE image.
-    Inspect(inspect::InspectOptions),
     /// Fuzz the libraries (libFuzzer; needs a nightly toolchain).
     Fuzz(fuzz::Args),
     /// Remove each rule of the libraries once: some test must notice.
@@ -78,6 +81,19 @@ enum Task {
     Miri,
     /// Check the rules of this repository.
     Tidy,
+}
+
+/// What is answered anywhere, from files and facts alone.
+#[derive(Subcommand)]
+enum Question {
+    /// Explain a blob, a migration stream or an XSAVE image.
+    Inspect(inspect::InspectOptions),
+    /// Show where each component lies on machines, as text or as a drawing.
+    Layout(layout::Args),
+    /// List the machines that other commands know by name.
+    Machines(machines::list::Args),
+    /// What machines can run together, and whether one can take a file.
+    Policy(policy::Args),
 }
 
 #[derive(Args)]
@@ -140,35 +156,54 @@ struct TestOptions {
     step: Vec<String>,
 }
 
+/// What a question exits with that cannot be answered: 1 is "no", as with grep.
+const NO_ANSWER: u8 = 2;
+
 fn main() -> ExitCode {
-    match dispatch(Cli::parse()) {
+    let cli = Cli::parse();
+    let (result, failure) = match cli.task {
+        Task::Work(work) => (dispatch(work, !cli.no_install), ExitCode::FAILURE),
+        Task::Question(question) => (answer(&question), ExitCode::from(NO_ANSWER)),
+    };
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            failure
         }
     }
 }
 
-/// Does the task. False is a failure that has been reported already.
-fn dispatch(cli: Cli) -> Result<bool> {
-    let workspace = Workspace::find(!cli.no_install)?;
+/// Prints the answer. False is "no".
+fn answer(question: &Question) -> Result<bool> {
+    match question {
+        Question::Inspect(options) => return inspect::run(options),
+        Question::Layout(args) => layout::run(args)?,
+        Question::Machines(args) => machines::list::run(args)?,
+        Question::Policy(args) => return policy::run(args),
+    }
+    Ok(true)
+}
+
+/// Does the work. False is a failure that has been reported already.
+fn dispatch(work: Work, may_install: bool) -> Result<bool> {
+    let workspace = Workspace::find(may_install)?;
     let needs = |lints| {
         setup::ensure(
             &workspace,
             setup::Options {
-                install: !cli.no_install,
+                install: may_install,
                 lints,
             },
         )
     };
-    match cli.task {
-        Task::Setup => {
+    match work {
+        Work::Setup => {
             needs(true)?;
             eprintln!("Everything needed is here.");
         }
-        Task::Build(options) => {
+        Work::Build(options) => {
             needs(false)?;
             let variant = if options.import_fault {
                 Variant::ImportFault
@@ -178,7 +213,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
             let image = build::bootable(&workspace, variant, &options.cmdline)?;
             println!("{}", workspace.short(&image));
         }
-        Task::Run(options) => {
+        Work::Run(options) => {
             needs(false)?;
             let image = build::bootable(&workspace, Variant::Plain, &options.cmdline)?;
             let link = match (options.link_listen, options.link_connect) {
@@ -188,7 +223,7 @@ fn dispatch(cli: Cli) -> Result<bool> {
             };
             run::run(&options.machine, &image, &link)?;
         }
-        Task::MigrateTest(options) => {
+        Work::MigrateTest(options) => {
             needs(false)?;
             let image = build::bootable(&workspace, Variant::Plain, "")?;
             let what = migrate::Options {
@@ -199,23 +234,19 @@ fn dispatch(cli: Cli) -> Result<bool> {
             };
             migrate::conclude(&migrate::play(&workspace, &image, &what)?, options.json)?;
         }
-        Task::Test(options) => {
+        Work::Test(options) => {
             needs(true)?;
             return test::run(&workspace, &options.step);
         }
-        Task::Capture(args) => capture::run(&workspace, &args)?,
-        Task::Layout(args) => layout::run(&args)?,
-        Task::Machines(args) => machines::list::run(&args)?,
-        Task::Policy(args) => return policy::run(&args),
-        Task::Bench(options) => {
+        Work::Capture(args) => capture::run(&workspace, &args)?,
+        Work::Bench(options) => {
             needs(false)?;
             return bench::run(&workspace, &options);
         }
-        Task::Inspect(options) => return inspect::run(&workspace, &options),
-        Task::Fuzz(args) => return fuzz::run(&workspace, &args),
-        Task::Mutants(args) => return mutants::run(&workspace, &args),
-        Task::Miri => return miri::run(&workspace),
-        Task::Tidy => {
+        Work::Fuzz(args) => return fuzz::run(&workspace, &args),
+        Work::Mutants(args) => return mutants::run(&workspace, &args),
+        Work::Miri => return miri::run(&workspace),
+        Work::Tidy => {
             needs(false)?;
             tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;
         }

@@ -1,17 +1,20 @@
 //! An extended-state blob: header, directory, image and trailer, as far as they can be read.
 
+use migration_abi::ParseError;
 use migration_abi::blob::v1::{CRC_BYTES, EntryFlags, Incompatible};
 use migration_abi::blob::{self, DirectoryEntry, MAGIC, v1};
 use migration_abi::crc32c::crc32c;
 use serde_json::{Value, json};
+use vcpu_xstate::policy::{Arrival, CpuPolicy};
 use vcpu_xstate::{Claims, ComponentSet};
 use zerocopy::FromBytes;
 
-use super::against::Judged;
+use super::against::Subject;
 use super::document::{Section, hex};
 use super::finding::Finding;
 use super::image::{Image, mask};
 use super::layout::Layout;
+use crate::receiver::{Judged, Why};
 
 /// Fields of the header: offset, bytes, key, label.
 const LENGTHS: &[(usize, usize, &str, &str)] = &[
@@ -40,15 +43,25 @@ pub struct Parts<'a> {
     pub layout: Layout,
     /// The image.
     pub image: &'a [u8],
+    /// What the blob's reader stops at.
+    pub unread: Option<ParseError>,
 }
 
 impl Parts<'_> {
-    /// As a machine judges it.
-    pub const fn judged(&self) -> Judged<'_> {
-        Judged::Blob {
-            claims: self.claims,
-            geometry: &self.layout.geometry,
-            image: self.image,
+    /// As a machine judges it, under the policy that came along, if one did.
+    pub fn judged<'a>(&'a self, policy: Option<&'a CpuPolicy>) -> Subject<'a> {
+        match &self.unread {
+            Some(error) => Err(Why {
+                rule: error.rule(),
+                text: format!("{}: {}", error.rule(), error.rule.text()),
+                ways: Vec::new(),
+            }),
+            None => Ok(Judged::Blob(Arrival {
+                claims: &self.claims,
+                geometry: &self.layout.geometry,
+                image: self.image,
+                policy,
+            })),
         }
     }
 }
@@ -60,14 +73,11 @@ pub fn explain<'a>(
     bytes: &'a [u8],
     full: bool,
 ) -> (Vec<Finding>, Option<Parts<'a>>) {
-    let mut findings: Vec<Finding> = blob::parse(bytes)
-        .err()
-        .map(Finding::from)
-        .into_iter()
-        .collect();
+    let unread = blob::parse(bytes).err();
+    let mut findings: Vec<Finding> = unread.map(Finding::from).into_iter().collect();
     root.section(header(bytes));
     let known = bytes.starts_with(&MAGIC) && number(bytes, 8, 2) == Some(u64::from(v1::VERSION));
-    let Some(parts) = known.then(|| parts(bytes)).flatten() else {
+    let Some(parts) = known.then(|| parts(bytes, unread)).flatten() else {
         return (findings, None);
     };
     let mut image_findings = Image {
@@ -178,7 +188,7 @@ fn trailer(section: &mut Section, bytes: &[u8]) {
 }
 
 /// The parts, by the header's lengths, where those are believable.
-fn parts(bytes: &[u8]) -> Option<Parts<'_>> {
+fn parts(bytes: &[u8], unread: Option<ParseError>) -> Option<Parts<'_>> {
     let field = |offset, size| number(bytes, offset, size);
     let length = |offset, size| field(offset, size).and_then(|value| usize::try_from(value).ok());
     let header_len = length(10, 2)?.clamp(v1::HEADER_BYTES, v1::MAX_HEADER_BYTES);
@@ -216,5 +226,6 @@ fn parts(bytes: &[u8]) -> Option<Parts<'_>> {
         claims,
         layout,
         image,
+        unread,
     })
 }

@@ -4,7 +4,7 @@
 //! Values that are masks, registers or addresses are strings in hexadecimal
 //! (JSON's numbers end at 2⁵³); lengths, offsets and counts are numbers.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// A titled part.
 #[derive(Clone, Debug)]
@@ -75,10 +75,7 @@ pub const fn numbers(title: &'static str) -> Column {
     Column { title, right: true }
 }
 
-/// A mask, register or address as programs get it.
-pub fn hex(value: u64) -> Value {
-    json!(format!("{value:#x}"))
-}
+pub use crate::output::hex;
 
 impl Section {
     /// An empty part.
@@ -201,6 +198,11 @@ impl Table {
     pub fn row(&mut self, cells: Vec<String>, value: Value) {
         self.rows.push(cells);
         self.values.push(value);
+    }
+
+    /// Adds cells for people alone, which go on with the row above them.
+    pub fn more(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     /// Whether it has no row.

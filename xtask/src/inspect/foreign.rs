@@ -12,13 +12,14 @@ use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters};
 use vcpu_xstate::header::COMPACTED;
 use vcpu_xstate::{ComponentIndex as C, ComponentSet, Geometry};
 
-use super::against::Judged;
+use super::against::Subject;
 use super::blob::number;
-use super::detect::Format;
+use super::detect::{self, Format};
 use super::document::Section;
 use super::finding::Finding;
 use super::image::{self, Image, mask};
 use super::layout::Layout;
+use crate::receiver::Judged;
 
 /// A record around an image: where the image begins, what is written before it.
 struct Record {
@@ -39,11 +40,11 @@ pub struct Parts<'a> {
 
 impl Parts<'_> {
     /// As a machine judges it.
-    pub const fn judged(&self) -> Judged<'_> {
-        Judged::Foreign {
+    pub const fn judged(&self) -> Subject<'_> {
+        Ok(Judged::Foreign {
             image: &self.image,
             geometry: self.geometry.as_ref(),
-        }
+        })
     }
 }
 
@@ -64,6 +65,10 @@ pub fn explain<'a>(
         _ => bare(None),
     };
     let mut findings: Vec<Finding> = record.broken.map(Finding::from).into_iter().collect();
+    findings.extend(another(bytes));
+    if matches!(format, Format::XenPv | Format::XenHvm) {
+        findings.extend(unbelievable(&record));
+    }
     root.section(record.section);
     let image = bytes.get(record.image_at..).unwrap_or_default();
     // A vCPU without extended state: a record without an image.
@@ -105,6 +110,62 @@ pub fn explain<'a>(
             geometry: known.then_some(layout.geometry),
         }),
     )
+}
+
+/// The bytes begin as a form with a magic does: whatever they are taken for,
+/// they are that.
+fn another(bytes: &[u8]) -> Option<Finding> {
+    let what = match detect::detect(bytes)? {
+        Format::Blob => "an extended-state blob begins like this: leave --as out",
+        Format::Stream => "a migration stream begins like this: leave --as out",
+        _ => return None,
+    };
+    Some(Finding {
+        rule: "another-form".into(),
+        offset: 0,
+        seen: number(bytes, 0, 8).unwrap_or(0),
+        allowed: "what the named form begins with".into(),
+        text: what.into(),
+    })
+}
+
+/// XCR0 and xcr0_accum of a record, where no processor can have had them
+/// (SDM Vol. 1, 13.3: bit 0 is always set; supervisor components are not in XCR0).
+fn unbelievable(record: &Record) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (Some(xcr0), Some(accum)) = (record.xcr0, record.accum) else {
+        return findings;
+    };
+    let finding = |rule: &str, back: usize, seen: u64, allowed: String, text: &str| Finding {
+        rule: rule.into(),
+        offset: record.image_at.saturating_sub(back),
+        seen,
+        allowed,
+        text: text.into(),
+    };
+    // A vCPU that never used XSAVE has zeros for both.
+    if xcr0 & 1 == 0 && (xcr0 | accum) != 0 {
+        let text = "XCR0 has x87, always";
+        findings.push(finding("xcr0-x87", 16, xcr0, "bit 0 set".into(), text));
+    }
+    for (rule, back, value) in [("xcr0-unknown", 16, xcr0), ("xcr0-accum-unknown", 8, accum)] {
+        let set = ComponentSet::from_bits_retain(value);
+        let unknown = set
+            .iter()
+            .filter(|component| component.name().is_none())
+            .fold(value & !ComponentSet::ALL.bits(), |all, c| all | c.bit());
+        if unknown != 0 {
+            let text = "bits of XCR0 for which no component is known";
+            findings.push(finding(
+                rule,
+                back,
+                value,
+                format!("{:#x}", value & !unknown),
+                text,
+            ));
+        }
+    }
+    findings
 }
 
 /// No record: the image is all there is.

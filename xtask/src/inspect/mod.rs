@@ -16,7 +16,6 @@ mod stream;
 mod tests;
 mod vcpu;
 
-use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -27,8 +26,10 @@ use serde_json::json;
 use self::detect::Format;
 use self::document::Section;
 use self::layout::Layout;
+pub use self::stream::looks_like_one as looks_like_a_stream;
 use crate::machines::Table as Machines;
-use crate::workspace::Workspace;
+use crate::output;
+use crate::receiver::{Offer, Receiver};
 
 /// What to explain, and how.
 #[derive(Args, Debug, Default)]
@@ -43,6 +44,9 @@ pub struct InspectOptions {
     /// Say whether this machine would take it, and where not, why; may be repeated.
     #[arg(long, value_name = "CPU")]
     against: Vec<String>,
+
+    #[command(flatten)]
+    offer: Offer,
 
     /// The machine whose layout an image of another hypervisor has.
     #[arg(long, value_name = "CPU")]
@@ -66,10 +70,10 @@ pub struct InspectOptions {
 }
 
 /// Explains the file. False where it breaks a rule.
-pub fn run(workspace: &Workspace, options: &InspectOptions) -> Result<bool> {
+pub fn run(options: &InspectOptions) -> Result<bool> {
     let path = &options.file;
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let name = workspace.short(path).to_string();
+    let name = path.display().to_string();
     let machines = Machines::load(options.table.as_deref())?;
     let (section, whole) = explain(&name, &bytes, options, &machines)?;
     let text = if options.json {
@@ -77,11 +81,8 @@ pub fn run(workspace: &Workspace, options: &InspectOptions) -> Result<bool> {
     } else {
         render::text(&section)
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever reads has read enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(whole),
-        written => written.map(|()| whole).context("standard output"),
-    }
+    output::print(&text)?;
+    Ok(whole)
 }
 
 /// The explanation, and whether nothing is wrong.
@@ -95,8 +96,8 @@ fn explain(
     let against = options
         .against
         .iter()
-        .map(named)
-        .collect::<Result<Vec<_>>>()?;
+        .map(|name| options.offer.receiver(named(name)?))
+        .collect::<Result<Vec<Receiver<'_>>>>()?;
     let layout_of = options.layout.as_ref().map(named).transpose()?;
     let Some(format) = options.format.or_else(|| detect::detect(bytes)) else {
         bail!(
@@ -110,11 +111,11 @@ fn explain(
         Format::Blob => {
             let (findings, parts) = blob::explain(&mut body, bytes, options.full);
             if let Some(parts) = &parts {
-                against::explain(&mut body, &parts.judged(), &against)?;
+                against::explain(&mut body, &parts.judged(None), &against);
             }
             findings
         }
-        Format::Stream => stream::explain(&mut body, bytes, options.full, &against)?,
+        Format::Stream => stream::explain(&mut body, bytes, options.full, &against),
         Format::KvmXcrs => foreign::xcrs(&mut body, bytes),
         Format::Registers => match VcpuRegisters::parse(bytes) {
             Ok(registers) => {
@@ -134,7 +135,7 @@ fn explain(
             let (findings, parts) =
                 foreign::explain(&mut body, format, bytes, options.xcr0, layout, options.full);
             if let Some(parts) = &parts {
-                against::explain(&mut body, &parts.judged(), &against)?;
+                against::explain(&mut body, &parts.judged(), &against);
             }
             findings
         }

@@ -1,6 +1,5 @@
 //! A migration stream: its frames in order, and what of a domain they carry.
 
-use anyhow::Result;
 use migration_abi::stream::frame::FRAME_HEADER_BYTES;
 use migration_abi::stream::{Decoder, Frame, FrameHeader, Record, RecordType, Sequencer, Step};
 use migration_abi::{Allowed, ParseError, Rule};
@@ -9,7 +8,7 @@ use serde_json::json;
 use super::document::{Section, Table, hex, numbers, words};
 use super::finding::Finding;
 use super::{against, blob, records, vcpu};
-use crate::machines::Machine;
+use crate::receiver::{self, Receiver};
 
 /// Bytes of a VCPU_XSTATE record before its blob: vCPU and zeros.
 const BEFORE_BLOB: usize = 8;
@@ -28,8 +27,8 @@ pub fn explain(
     root: &mut Section,
     bytes: &[u8],
     full: bool,
-    against: &[&Machine],
-) -> Result<Vec<Finding>> {
+    against: &[Receiver<'_>],
+) -> Vec<Finding> {
     let (frames, mut findings) = frames(bytes);
     findings.extend(order(&frames));
     findings.sort_by_key(|finding| finding.offset);
@@ -43,6 +42,8 @@ pub fn explain(
     root.section(section);
 
     let mut vcpus: Vec<(u32, Section)> = Vec::new();
+    // DOMAIN comes before any vCPU; without its policy the state alone is judged.
+    let mut policy = None;
     for frame in &frames {
         let Some(kind) = frame.header.record_type() else {
             continue;
@@ -50,7 +51,16 @@ pub fn explain(
         let vcpu_number = blob::number(frame.payload, 0, 4).unwrap_or(0) as u32;
         match (kind, Record::parse(frame)) {
             (_, Ok(Some(Record::Header(header)))) => root.section(records::header(&header)),
-            (_, Ok(Some(Record::Domain(domain)))) => root.section(records::domain(&domain, full)),
+            (_, Ok(Some(Record::Domain(domain)))) => {
+                root.section(records::domain(&domain, full));
+                match receiver::policy_of(&domain) {
+                    Ok(read) => policy = Some(read),
+                    Err(words) => {
+                        root.line(format!("no receiver takes this policy: {words}"));
+                        root.value("policy_broken", json!(words));
+                    }
+                }
+            }
             (_, Ok(Some(Record::Console(console)))) => root.section(records::console(&console)),
             (_, Ok(Some(Record::VcpuRegisters(record)))) => {
                 vcpu_section(&mut vcpus, record.vcpu).section(vcpu::explain(&record.registers));
@@ -63,7 +73,7 @@ pub fn explain(
                     .with_note(format!("a blob of {} bytes at {base}", payload.len()));
                 let (found, parts) = blob::explain(&mut xstate, payload, full);
                 if let Some(parts) = &parts {
-                    against::explain(&mut xstate, &parts.judged(), against)?;
+                    against::explain(&mut xstate, &parts.judged(policy.as_ref()), against);
                 }
                 let found = found.into_iter().map(|finding| finding.within(base));
                 findings.extend(
@@ -80,7 +90,7 @@ pub fn explain(
         "vcpus",
         vcpus.into_iter().map(|(_, section)| section).collect(),
     );
-    Ok(findings)
+    findings
 }
 
 fn vcpu_section(vcpus: &mut Vec<(u32, Section)>, number: u32) -> &mut Section {

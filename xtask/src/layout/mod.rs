@@ -14,12 +14,13 @@ use clap::Args as ClapArgs;
 use vcpu_xstate::{ComponentIndex, ComponentSet, Form};
 
 use self::pieces::{Picture, image};
-use crate::machines::{Machine, Table};
+use crate::machines::{ALL, Machine, Table};
+use crate::output;
 
 /// Which machines, and which components of them.
 #[derive(ClapArgs)]
 pub struct Args {
-    /// The machines.
+    /// The machines; `all` for every one that has XSAVE.
     #[arg(required = true, value_name = "MACHINE")]
     machines: Vec<String>,
 
@@ -43,16 +44,22 @@ pub fn run(args: &Args) -> Result<()> {
         Some(text) => parse_mask(text)?,
         None => ComponentSet::ALL,
     };
-    let machines = args.machines.iter().map(|name| table.find(name));
-    let machines = machines.collect::<Result<Vec<&Machine>>>()?;
+    let machines = table.chosen(&args.machines)?;
+    if args.machines.iter().any(|name| name == ALL) {
+        let without = table.machines().iter().filter(|m| !m.has_xsave());
+        let names: Vec<&str> = without.map(Machine::name).collect();
+        if !names.is_empty() {
+            eprintln!("left out, without XSAVE: {}", names.join(", "));
+        }
+    }
     let pictures = machines.iter().map(|machine| picture(machine, mask));
     let pictures = pictures.collect::<Result<Vec<_>>>()?;
     match &args.svg {
-        None => print!("{}", text::text(&pictures)),
+        None => output::print(&text::text(&pictures))?,
         Some(path) => {
             let drawing = svg::draw(&pictures);
             std::fs::write(path, drawing).with_context(|| format!("writing {}", path.display()))?;
-            println!("{}", path.display());
+            output::print(&format!("{}\n", path.display()))?;
         }
     }
     Ok(())

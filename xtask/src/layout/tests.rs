@@ -105,11 +105,33 @@ fn a_drawing_has_every_piece_within_its_frame() {
         .sum();
     let boxes = numbers(&svg, "rect", &["x", "y", "width", "height"]);
     assert!(boxes.len() >= pieces, "{} of {pieces}", boxes.len());
-    let width = 1470.0;
+    let width = svg.split("width=\"").nth(1).unwrap();
+    let width: f64 = width.split('"').next().unwrap().parse().unwrap();
     for b in &boxes {
         assert!(b[0] >= 0.0 && b[2] > 0.5 && b[0] + b[2] <= width, "{b:?}");
     }
     assert!(svg.contains("pkru: 8 bytes at 2688"));
+}
+
+/// A long name ran into its bar.
+#[test]
+fn a_long_name_ends_before_the_bars() {
+    let mut pictures = pictures(&["zen4"], ComponentSet::ALL);
+    pictures[0].name = "w".repeat(48);
+    let svg = svg::draw(&pictures);
+    let boxes = numbers(&svg, "rect", &["x"]);
+    // Bars come before the legend.
+    assert!(boxes[0][0] > 20.0 + 48.0 * 9.0, "{:?}", boxes[0]);
+}
+
+#[test]
+fn all_machines_are_those_with_xsave() {
+    let table = Table::load(None).unwrap();
+    let all = table.chosen(&["all".to_owned()]).unwrap();
+    assert!(all.len() >= 16, "{}", all.len());
+    for machine in all {
+        picture(machine, ComponentSet::ALL).unwrap();
+    }
 }
 
 /// Labels of one line do not run into each other.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use vcpu_xstate::CpuidResult;
 
 use super::{Machine, Table};
+use crate::output;
 
 /// List the machines that other commands know by name.
 #[derive(clap::Args)]
@@ -40,27 +41,35 @@ const LEAVES: [(u32, u32); 10] = [
 pub fn run(args: &Args) -> Result<()> {
     let table = Table::load(args.table.as_deref())?;
     if let Some(name) = &args.rows {
-        rows(table.find(name)?);
-        return Ok(());
+        return output::print(&rows(table.find(name)?));
     }
     let wanted = args.pattern.as_deref().unwrap_or_default().to_lowercase();
     let matches = |text: &str| text.to_lowercase().contains(&wanted);
-    println!(
-        "{:<48} {:<18} {:<7} {:<7} model",
-        "name", "XCR0", "XSS", "offered"
-    );
-    for machine in table.machines() {
-        if matches(machine.name()) || matches(machine.model()) {
-            println!("{}", line(machine));
-        }
-    }
-    Ok(())
+    let all = table.machines().iter();
+    let chosen = all.filter(|machine| matches(machine.name()) || matches(machine.model()));
+    output::print(&lines(&chosen.collect::<Vec<_>>()))
 }
 
-fn line(machine: &Machine) -> String {
+/// A heading, and a line for each machine.
+fn lines(machines: &[&Machine]) -> String {
+    let names = machines.iter().map(|machine| machine.name());
+    let width = names.chain(["name"]).map(|name| name.chars().count()).max();
+    let width = width.unwrap_or(0);
+    let mut text = format!(
+        "{:<width$} {:<18} {:<7} {:<7} model\n",
+        "name", "XCR0", "XSS", "offered"
+    );
+    for machine in machines {
+        text.push_str(&line(machine, width));
+        text.push('\n');
+    }
+    text
+}
+
+fn line(machine: &Machine, width: usize) -> String {
     let (name, model) = (machine.name(), machine.model());
     let Ok(host) = machine.host(machine.mxcsr_mask()) else {
-        return format!("{name:<48} {:<34} {model}", "no XSAVE");
+        return format!("{name:<width$} {:<34} {model}", "no XSAVE");
     };
     let [user, supervisor] = machine.masks();
     let offered = machine.policy(&host).xstate().mask;
@@ -69,7 +78,7 @@ fn line(machine: &Machine) -> String {
         lacks => format!(" [its dump does not describe {lacks}]"),
     };
     format!(
-        "{name:<48} {:<18} {:<7} {:<7} {model}{lacks}",
+        "{name:<width$} {:<18} {:<7} {:<7} {model}{lacks}",
         format!("{:#x}", user.bits()),
         format!("{:#x}", supervisor.bits()),
         format!("{:#x}", offered.bits()),
@@ -77,8 +86,8 @@ fn line(machine: &Machine) -> String {
 }
 
 /// What a table would say of the machine.
-fn rows(machine: &Machine) {
-    println!("{}", super::table::HEADER);
+fn rows(machine: &Machine) -> String {
+    let mut text = format!("{}\n", super::table::HEADER);
     let vendor = machine.cpuid(0, 0);
     let vendor: Vec<u8> = [vendor.ebx, vendor.edx, vendor.ecx]
         .into_iter()
@@ -91,11 +100,34 @@ fn rows(machine: &Machine) {
             let empty = eax | ebx | ecx | edx == 0;
             if subleaf == 0 || !empty {
                 let (name, model) = (machine.name(), machine.model());
-                println!(
+                text.push_str(&format!(
                     "{name},{vendor},{model},{leaf:#010x},{subleaf},\
-                     {eax:#010x},{ebx:#010x},{ecx:#010x},{edx:#010x}"
-                );
+                     {eax:#010x},{ebx:#010x},{ecx:#010x},{edx:#010x}\n"
+                ));
             }
         }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names were padded to 48 whatever they were.
+    #[test]
+    fn names_are_padded_as_wide_as_the_longest() {
+        let table = Table::load(None).unwrap();
+        let machines = ["zen4", "sapphire-rapids"].map(|name| table.find(name).unwrap());
+        let text = lines(&machines);
+        let begins: Vec<&str> = text.lines().map(|line| &line[..18]).collect();
+        assert_eq!(
+            begins,
+            [
+                "name            XC",
+                "zen4            0x",
+                "sapphire-rapids 0x"
+            ]
+        );
     }
 }

@@ -23,6 +23,9 @@ pub const TABLE_VARIABLE: &str = "XFERRY_CPUID_CSV";
 /// The name of the machine that this program runs on.
 pub const THIS: &str = "this";
 
+/// What stands for all machines in a list of names.
+pub const ALL: &str = "all";
+
 /// Candidates that an ambiguous name lists.
 const CANDIDATES: usize = 12;
 
@@ -87,6 +90,11 @@ impl Machine {
     pub fn host(&self, mxcsr_mask: u32) -> Result<HostXstate> {
         HostXstate::read(&|leaf, subleaf| self.cpuid(leaf, subleaf), mxcsr_mask)
             .with_context(|| format!("{} cannot hold extended state by XSAVE", self.name))
+    }
+
+    /// Whether it has XSAVE, and a leaf 0xD that makes sense.
+    pub fn has_xsave(&self) -> bool {
+        self.host(self.mxcsr_mask()).is_ok()
     }
 
     /// The most that a domain may have on it.
@@ -156,6 +164,23 @@ impl Table {
     /// All of them: those that this program knows first.
     pub fn machines(&self) -> &[Machine] {
         &self.machines
+    }
+
+    /// The machines with these names; `all` stands for every one that has XSAVE.
+    pub fn chosen(&self, names: &[String]) -> Result<Vec<&Machine>> {
+        let mut chosen = Vec::new();
+        for name in names {
+            if name == ALL {
+                let all = self.machines.iter();
+                chosen.extend(all.filter(|machine| machine.has_xsave()));
+            } else {
+                chosen.push(self.find(name)?);
+            }
+        }
+        if chosen.is_empty() {
+            bail!("no machine of the table has XSAVE");
+        }
+        Ok(chosen)
     }
 
     /// The machine with this name, or else the only one whose name contains

@@ -62,6 +62,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let start = Instant::now();
+    eprintln!("building the test programs, and running them without a mutant …");
     let programs = programs::build(workspace)?;
     eprintln!(
         "{} test programs pass without a mutant; {} mutants",

@@ -6,15 +6,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use migration_abi::blob::{self, DirectoryEntry};
 use migration_abi::stream::{Decoder, Record, Step};
 use serde_json::json;
-use vcpu_xstate::policy::{Arrival, CannotTake, CpuPolicy, CpuidLeaf};
-use vcpu_xstate::withheld::Withheld;
-use vcpu_xstate::{Claims, ComponentFacts, ComponentIndex, ComponentSet, Geometry, Rejection};
+use vcpu_xstate::policy::{Arrival, CpuPolicy};
+use vcpu_xstate::{Claims, ComponentFacts, ComponentIndex, Geometry};
 
-use super::Host;
+use crate::inspect;
+use crate::receiver::{self, Judged, Receiver, Why};
 
 /// The states of a file, and the policy where it has one.
 struct Contents<'a> {
-    policy: Option<CpuPolicy>,
+    /// `None` for a blob; for a stream its domain's, or why that is none.
+    policy: Option<Result<CpuPolicy, String>>,
     states: Vec<State<'a>>,
 }
 
@@ -27,31 +28,41 @@ struct State<'a> {
 }
 
 /// The verdicts, and whether every machine can take everything.
-pub fn run(bytes: &[u8], hosts: &[Host<'_>], as_json: bool) -> Result<(String, bool)> {
+pub fn run(bytes: &[u8], hosts: &[Receiver<'_>], as_json: bool) -> Result<(String, bool)> {
     let contents = contents(bytes)?;
+    let broken = contents
+        .policy
+        .as_ref()
+        .and_then(|policy| policy.as_ref().err());
     let mut text = String::new();
+    if let Some(words) = broken {
+        let _ = writeln!(
+            text,
+            "no receiver takes this stream's policy: {words}\nits state alone:"
+        );
+    }
     let mut entries = Vec::new();
-    let mut all = true;
+    let mut all = broken.is_none();
     for host in hosts {
         let name = host.machine.name();
-        let verdict = judge(&contents, host);
+        let (vcpu, verdict) = judge(&contents, host);
         all &= verdict.is_ok();
-        let (rule, why) = match &verdict {
+        match &verdict {
             Ok(()) => {
                 let _ = writeln!(text, "{name}: yes");
-                (None, None)
             }
-            Err((vcpu, why)) => {
+            Err(why) => {
                 let whose = vcpu.map_or(String::new(), |vcpu| format!("vCPU {vcpu}, "));
-                let _ = writeln!(text, "{name}: no, {whose}{why}");
-                text.push_str(&ways(why, host));
-                (Some(why.broken().rule), Some(why.to_string()))
+                let _ = writeln!(text, "{name}: no, {whose}{}", why.text);
+                for way in &why.ways {
+                    let _ = writeln!(text, "  {way}");
+                }
             }
-        };
-        let vcpu = verdict.err().and_then(|(vcpu, _)| vcpu);
-        entries.push(json!({
-            "machine": name, "takes": rule.is_none(), "rule": rule, "why": why, "vcpu": vcpu,
-        }));
+        }
+        let mut entry = host.json(&verdict);
+        entry["vcpu"] = json!(vcpu);
+        entry["policy_broken"] = json!(broken);
+        entries.push(entry);
     }
     if as_json {
         text = format!("{:#}\n", json!(entries));
@@ -59,42 +70,20 @@ pub fn run(bytes: &[u8], hosts: &[Host<'_>], as_json: bool) -> Result<(String, b
     Ok((text, all))
 }
 
-/// For components that the machine has and does not offer: what would offer them.
-fn ways(why: &CannotTake, host: &Host<'_>) -> String {
-    let CannotTake::State(Rejection::MaskHost(seen, allowed)) = why else {
-        return String::new();
-    };
-    let mut text = String::new();
-    for component in ComponentSet::from_bits_retain(seen & !allowed) {
-        let way = match host.xstate.withheld(component) {
-            Some(Withheld::Permission) => "not permitted there; --permit would",
-            Some(why) => {
-                let _ = writeln!(text, "  {component}: {why}");
-                continue;
-            }
-            None if host.xstate.offered().has(component) => {
-                "the machine has it, no feature that is granted stands for it; --grant could"
-            }
-            None => continue,
-        };
-        let _ = writeln!(text, "  {component}: {way}");
-    }
-    text
-}
-
-/// The first state that the host cannot take.
-fn judge(contents: &Contents<'_>, host: &Host<'_>) -> Result<(), (Option<u32>, CannotTake)> {
+/// The first state that the host cannot take, and why.
+fn judge(contents: &Contents<'_>, host: &Receiver<'_>) -> (Option<u32>, Result<(), Why>) {
     for state in &contents.states {
-        let arrival = Arrival {
+        let verdict = host.judge(&Judged::Blob(Arrival {
             claims: &state.claims,
             geometry: &state.geometry,
             image: state.image,
-            policy: contents.policy.as_ref(),
-        };
-        let taken = arrival.fits(&host.xstate, &host.policy);
-        taken.map_err(|why| (state.vcpu, why))?;
+            policy: contents.policy.as_ref().and_then(|p| p.as_ref().ok()),
+        }));
+        if verdict.is_err() {
+            return (state.vcpu, verdict);
+        }
     }
-    Ok(())
+    (None, Ok(()))
 }
 
 fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
@@ -105,28 +94,30 @@ fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
             states: vec![state(None, &blob)?],
         });
     }
+    if !inspect::looks_like_a_stream(bytes) {
+        bail!(
+            "neither a blob nor a stream ({} bytes); `inspect --against` judges KVM's and Xen's \
+             forms and plain images",
+            bytes.len()
+        );
+    }
     let mut contents = Contents {
         policy: None,
         states: Vec::new(),
     };
     let mut decoder = Decoder::new(bytes);
     loop {
-        let step = decoder
-            .step()
-            .map_err(|error| anyhow!("no blob, and as a stream: {error}"))?;
-        let frame = match step {
+        let step = decoder.step();
+        let frame = match step.map_err(|error| anyhow!("the stream: {error}"))? {
             Step::Frame(frame) => frame,
             Step::End => break,
-            Step::NeedMore(missing) => bail!("the stream ends {missing} bytes too early"),
-        };
-        let record = Record::parse(&frame).map_err(|error| anyhow!("{error}"))?;
-        match record {
-            Some(Record::Domain(domain)) => {
-                let leaves: Vec<CpuidLeaf> = domain.leaves.iter().map(leaf).collect();
-                let deferred = ComponentSet::from_bits_retain(domain.xstate_deferred);
-                let policy = CpuPolicy::from_leaves(&leaves, deferred);
-                contents.policy = Some(policy.context("the stream's policy")?);
+            Step::NeedMore(missing) => {
+                bail!("the stream is cut off: its last frame lacks {missing} bytes")
             }
+        };
+        let record = Record::parse(&frame).map_err(|error| anyhow!("the stream: {error}"))?;
+        match record {
+            Some(Record::Domain(domain)) => contents.policy = Some(receiver::policy_of(&domain)),
             Some(Record::VcpuXstate(record)) => {
                 contents
                     .states
@@ -136,24 +127,12 @@ fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
         }
     }
     if contents.states.is_empty() {
-        bail!("the file holds no extended state");
+        bail!("the stream holds no extended state");
     }
     Ok(contents)
 }
 
-fn leaf(leaf: migration_abi::stream::PolicyLeaf) -> CpuidLeaf {
-    CpuidLeaf {
-        leaf: leaf.leaf,
-        subleaf: leaf.subleaf,
-        eax: leaf.eax,
-        ebx: leaf.ebx,
-        ecx: leaf.ecx,
-        edx: leaf.edx,
-    }
-}
-
 fn state<'a>(vcpu: Option<u32>, blob: &blob::Blob<'a>) -> Result<State<'a>> {
-    let header = blob.header();
     let mut geometry = Geometry::new();
     for entry in blob.directory().iter().filter(|entry| entry.index > 1) {
         let (component, facts) = facts(&entry)?;
@@ -162,16 +141,7 @@ fn state<'a>(vcpu: Option<u32>, blob: &blob::Blob<'a>) -> Result<State<'a>> {
     }
     Ok(State {
         vcpu,
-        claims: Claims {
-            xstate_mask: header.xstate_mask,
-            xcr0: header.xcr0,
-            xss: header.xss,
-            xfd: header.xfd,
-            xfd_err: header.xfd_err,
-            accum: header.accum,
-            xcomp_bv: header.xcomp_bv,
-            xsave: !blob.flags().contains(blob::latest::Incompatible::NO_XSAVE),
-        },
+        claims: receiver::claims(blob),
         geometry,
         image: blob.image(),
     })

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use vcpu_xstate::ComponentSet;
 use vcpu_xstate::policy::{CpuPolicy, LeftOut, Subject, Why, level_all};
 
-use super::Host;
 use super::words::{Facts, gathered, left_out, lines, wrapped};
+use crate::output::hex;
+use crate::receiver::Receiver;
 
 /// Machines that a reason names; beyond, it counts them.
 const NAMED: usize = 4;
@@ -16,7 +17,7 @@ const NAMED: usize = 4;
 /// Machines that a list of them names; beyond, it counts the rest.
 const LISTED: usize = 12;
 
-pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
+pub fn run(hosts: &[Receiver<'_>], as_json: bool) -> Result<String> {
     let policies: Vec<&CpuPolicy> = hosts.iter().map(|host| &host.policy).collect();
     let names: Vec<&str> = hosts.iter().map(|host| host.machine.name()).collect();
     let levelled = level_all(&policies).context("no machine to level")?;
@@ -29,11 +30,11 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
         let mut value = json!({ "machines": names });
         merge(&mut value, facts.json(&levelled.policy));
         value["left_out"] = entries.collect();
-        let config = |host: &Host<'_>| json!(host.policy.config_for(&levelled.policy));
+        let config = |host: &Receiver<'_>| json!(host.policy.config_for(&levelled.policy));
         value["configs"] = hosts.iter().map(config).collect();
         value["undescribed"] = gaps
             .into_iter()
-            .map(|(name, set)| json!([name, set.bits()]))
+            .map(|(name, set)| json!([name, hex(set.bits())]))
             .collect();
         return Ok(format!("{value:#}\n"));
     }
@@ -72,7 +73,7 @@ pub fn run(hosts: &[Host<'_>], as_json: bool) -> Result<String> {
 }
 
 /// The policy string of each machine by which its default becomes the level.
-fn strings(hosts: &[Host<'_>], level: &CpuPolicy) -> String {
+fn strings(hosts: &[Receiver<'_>], level: &CpuPolicy) -> String {
     let mut text = String::from("As a policy string, there:\n\n");
     for host in hosts.iter().take(LISTED) {
         let config = host.policy.config_for(level);
@@ -146,7 +147,7 @@ fn listed(names: &[&str]) -> Vec<String> {
 }
 
 /// The machines whose dumps list components that they do not describe.
-fn undescribed<'a>(hosts: &[Host<'a>]) -> Vec<(&'a str, ComponentSet)> {
+fn undescribed<'a>(hosts: &[Receiver<'a>]) -> Vec<(&'a str, ComponentSet)> {
     let gaps = hosts
         .iter()
         .map(|host| (host.machine.name(), host.machine.undescribed()));

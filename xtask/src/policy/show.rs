@@ -11,7 +11,7 @@ use super::words::{Facts, gathered, left_out, lines};
 use crate::machines::Machine;
 
 pub fn run(common: &Common, machine: &Machine, config: &str) -> Result<String> {
-    let (xstate, granted) = (common.xstate(machine)?, common.granted()?);
+    let (xstate, granted) = (common.offer.xstate(machine)?, common.offer.granted()?);
     let cpuid = |leaf, subleaf| machine.cpuid(leaf, subleaf);
     let host = CpuPolicy::host_granting(&cpuid, &xstate, &granted);
     let refused = |error: vcpu_xstate::policy::ConfigError<'_>| anyhow!("{error}");

@@ -6,8 +6,10 @@ fn common(grant: &[&str], permit: &[&str]) -> Common {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     Common {
         table: None,
-        grant: owned(grant),
-        permit: owned(permit),
+        offer: Offer {
+            grant: owned(grant),
+            permit: owned(permit),
+        },
         json: false,
     }
 }
@@ -60,7 +62,8 @@ fn many_machines_are_counted() {
 fn a_level_in_json() {
     let value: serde_json::Value =
         serde_json::from_str(&levelled(&["skylake-sp", "zen3"], true)).unwrap();
-    assert_eq!(value["xstate_mask"], 7);
+    // As numbers they would lose bits in programs whose numbers end at 2⁵³.
+    assert_eq!(value["xstate_mask"], "0x7");
     assert_eq!(value["machines"], serde_json::json!(["skylake-sp", "zen3"]));
     let out = value["left_out"].as_array().unwrap();
     let pkru = out.iter().find(|entry| entry["name"] == "pkru").unwrap();
@@ -70,11 +73,11 @@ fn a_level_in_json() {
     let leaves = value["cpuid"].as_array().unwrap();
     let d0 = leaves
         .iter()
-        .find(|row| row["leaf"] == 0xd && row["subleaf"] == 0)
+        .find(|row| row["leaf"] == "0xd" && row["subleaf"] == 0)
         .unwrap();
     assert_eq!(
-        (d0["eax"].as_u64(), d0["ebx"].as_u64()),
-        (Some(7), Some(832))
+        (d0["eax"].as_str(), d0["ebx"].as_str()),
+        (Some("0x7"), Some("0x340"))
     );
 }
 
@@ -92,12 +95,16 @@ fn one_machine_explained() {
     says(&text, "pasid uintr");
     let error = show::run(&common(&[], &[]), rapids, "host:ymm=0").unwrap_err();
     assert!(error.to_string().contains("no feature \"ymm\""), "{error}");
-    assert!(common(&["ymm"], &[]).granted().is_err());
+    assert!(common(&["ymm"], &[]).offer.granted().is_err());
     assert_eq!(
-        common(&[], &["pasid", "23"]).permitted().unwrap().bits(),
+        common(&[], &["pasid", "23"])
+            .offer
+            .permitted()
+            .unwrap()
+            .bits(),
         1 << 10 | 1 << 23
     );
-    assert!(common(&[], &["63"]).permitted().is_err());
+    assert!(common(&[], &["63"]).offer.permitted().is_err());
 }
 
 /// The stored blobs: an SSE state, an AVX-512 one with Intel's places.
@@ -145,5 +152,41 @@ fn stored_blobs_against_machines() {
     let hosts = common(&[], &[])
         .hosts(&table, &["zen3".to_owned()])
         .unwrap();
-    assert!(check::run(b"neither", &hosts, false).is_err());
+    let error = check::run(b"neither", &hosts, false)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("neither a blob nor a stream (7 bytes); `inspect --against`"),
+        "{error}"
+    );
+    let kvm = read(&golden.join("legacy-kvm-xsave.bin")).unwrap();
+    let error = check::run(&kvm, &hosts, false).unwrap_err().to_string();
+    assert!(
+        error.starts_with("neither a blob nor a stream (4096 bytes)"),
+        "{error}"
+    );
+}
+
+/// `policy-feature-required: seen 0x0, allowed 0x100000300` said nothing, and nothing was judged.
+#[test]
+fn a_streams_broken_policy_is_said_in_words_and_its_state_judged() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migration-abi/tests/golden");
+    let table = Table::load(None).unwrap();
+    let hosts = common(&["cet-ss"], &[])
+        .hosts(&table, &["zen4".to_owned()])
+        .unwrap();
+    let bytes = read(&golden.join("stream-v1.bin")).unwrap();
+    let (text, taken) = check::run(&bytes, &hosts, false).unwrap();
+    assert!(!taken, "{text}");
+    says(
+        &text,
+        "no receiver takes this stream's policy: policy-feature-required: \
+         it lacks CPUID 1:EDX[0], which every policy has",
+    );
+    assert!(text.contains("\nzen4: "), "{text}");
+    // What is cut off is said to be that, whatever else is wrong.
+    let error = check::run(&bytes[..13_000], &hosts, false)
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("the stream is cut off"), "{error}");
 }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use vcpu_xstate::policy::{CpuPolicy, Dynamic, LeftOut, Subject, Why};
 use vcpu_xstate::{ComponentSet, Form};
 
+use crate::output::hex;
+
 /// Width of text.
 const WIDTH: usize = 96;
 
@@ -67,15 +69,19 @@ impl Facts {
         let leaves = policy.leaves().iter().map(|row| {
             let answer = policy.cpuid(row.leaf, row.subleaf, &vcpu);
             json!({
-                "leaf": row.leaf, "subleaf": row.subleaf,
-                "eax": answer.eax, "ebx": answer.ebx, "ecx": answer.ecx, "edx": answer.edx,
+                "leaf": hex(row.leaf.into()),
+                "subleaf": row.subleaf,
+                "eax": hex(answer.eax.into()),
+                "ebx": hex(answer.ebx.into()),
+                "ecx": hex(answer.ecx.into()),
+                "edx": hex(answer.edx.into()),
             })
         });
         json!({
-            "xstate_mask": self.user.union(self.supervisor).bits(),
-            "xcr0": self.user.bits(),
-            "xss": self.supervisor.bits(),
-            "deferred": self.deferred.bits(),
+            "xstate_mask": hex(self.user.union(self.supervisor).bits()),
+            "xcr0": hex(self.user.bits()),
+            "xss": hex(self.supervisor.bits()),
+            "deferred": hex(self.deferred.bits()),
             "standard_bytes": self.standard_bytes,
             "compacted_bytes": self.compacted_bytes,
             "physical_address_bits": self.physical_bits,

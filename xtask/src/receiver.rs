@@ -1,0 +1,257 @@
+//! A machine as the receiver of a state: what is offered there, and whether it takes what a file holds.
+//!
+//! Every command that answers "can this machine take that" asks here, so that
+//! all of them give one answer in the same words.
+
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use migration_abi::blob::latest::Incompatible;
+use migration_abi::stream::{Domain, PolicyLeaf};
+use serde_json::{Value, json};
+use vcpu_xstate::foreign::{self, Excess, ForeignError, ForeignImage};
+use vcpu_xstate::policy::set::by_name;
+use vcpu_xstate::policy::{Arrival, CannotTake, CpuPolicy, CpuidLeaf, FeatureSet, LeavesError};
+use vcpu_xstate::withheld::Withheld;
+use vcpu_xstate::{
+    Claims, ComponentIndex, ComponentSet, Geometry, HostXstate, Rejection, XstatePolicy,
+};
+
+use crate::machines::Machine;
+
+/// What a hypervisor offers beyond its default.
+#[derive(ClapArgs, Clone, Debug, Default)]
+pub struct Offer {
+    /// Features whose state the hypervisor switches beside the image: cet-ss,
+    /// cet-ibt, uintr, enqcmd, apx-f.
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    pub grant: Vec<String>,
+
+    /// Components to permit: pasid, uintr, or the number of one without a name.
+    #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
+    pub permit: Vec<String>,
+}
+
+impl Offer {
+    /// The features by their names.
+    pub fn granted(&self) -> Result<FeatureSet> {
+        self.grant.iter().try_fold(FeatureSet::EMPTY, |all, name| {
+            let feature = by_name(name).with_context(|| format!("no feature {name:?}"))?;
+            Ok(all.with(feature.bit()))
+        })
+    }
+
+    /// The components by their names or numbers.
+    pub fn permitted(&self) -> Result<ComponentSet> {
+        self.permit
+            .iter()
+            .try_fold(ComponentSet::EMPTY, |all, name| {
+                let number = || name.parse().ok().and_then(ComponentIndex::new);
+                let component = ComponentIndex::from_name(name).or_else(number);
+                let component = component.with_context(|| format!("no component {name:?}"))?;
+                Ok(all.union(ComponentSet::only(component)))
+            })
+    }
+
+    /// What the machine has of extended state, with what is permitted.
+    pub fn xstate(&self, machine: &Machine) -> Result<HostXstate> {
+        let mut xstate = machine.host(machine.mxcsr_mask())?;
+        xstate.permit(self.permitted()?);
+        Ok(xstate)
+    }
+
+    /// The machine with this offer.
+    pub fn receiver<'a>(&self, machine: &'a Machine) -> Result<Receiver<'a>> {
+        let xstate = self.xstate(machine)?;
+        let cpuid = |leaf, subleaf| machine.cpuid(leaf, subleaf);
+        let policy = CpuPolicy::host_granting(&cpuid, &xstate, &self.granted()?);
+        Ok(Receiver {
+            machine,
+            xstate,
+            policy,
+        })
+    }
+}
+
+/// A machine that could take a state.
+pub struct Receiver<'a> {
+    pub machine: &'a Machine,
+    pub xstate: HostXstate,
+    pub policy: CpuPolicy,
+}
+
+/// What is judged.
+pub enum Judged<'a> {
+    /// A blob: a compacted image with what came with it and whose layout it has.
+    Blob(Arrival<'a>),
+    /// An image of another hypervisor.
+    Foreign {
+        /// The image with its registers.
+        image: &'a ForeignImage<'a>,
+        /// The layout of the machine that made it; where it is not known, the
+        /// judge's own.
+        geometry: Option<&'a Geometry>,
+    },
+}
+
+/// The rule that stands against a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The rule's name, stable.
+    pub rule: &'static str,
+    /// The rule's name and what breaks it.
+    pub text: String,
+    /// For each component that the machine has and does not offer: what would offer it.
+    pub ways: Vec<String>,
+}
+
+impl Receiver<'_> {
+    /// Whether the machine takes it, by a receiver's rules.
+    pub fn judge(&self, judged: &Judged<'_>) -> Result<(), Why> {
+        match judged {
+            Judged::Blob(arrival) => {
+                let taken = arrival.fits(&self.xstate, &self.policy);
+                taken.map(drop).map_err(|why| self.cannot(&why))
+            }
+            Judged::Foreign { image, geometry } => {
+                let rejected = |rejection| self.cannot(&CannotTake::State(rejection));
+                let policy = self.policy_of(image).map_err(rejected)?;
+                let geometry = geometry.unwrap_or(self.xstate.geometry());
+                let read = foreign::read(image, geometry, &self.xstate, &policy, Excess::Refuse);
+                read.map(drop).map_err(|error| match error {
+                    ForeignError::Rejected(rejection) => rejected(rejection),
+                    error => Why {
+                        rule: error.rule(),
+                        text: error.to_string(),
+                        ways: Vec::new(),
+                    },
+                })
+            }
+        }
+    }
+
+    /// The policy that a foreign image speaks of, if as much is offered.
+    fn policy_of(&self, image: &ForeignImage<'_>) -> Result<XstatePolicy, Rejection> {
+        let word = |at: usize| {
+            let bytes = image.bytes.get(at..).and_then(|rest| rest.first_chunk());
+            bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        };
+        let registers = &image.registers;
+        let held = word(512) | word(520);
+        let mask = registers.xcr0 | registers.xss | registers.accum.unwrap_or(0) | held;
+        let mask = ComponentSet::from_bits_retain(mask).intersection(ComponentSet::ALL);
+        let limit = self.policy.xstate().mask;
+        if !limit.contains(mask) {
+            return Err(Rejection::MaskHost(mask.bits(), limit.bits()));
+        }
+        Ok(XstatePolicy::new(mask, ComponentSet::EMPTY))
+    }
+
+    fn cannot(&self, why: &CannotTake) -> Why {
+        let ways = match why {
+            CannotTake::State(Rejection::MaskHost(seen, allowed)) => {
+                self.ways(ComponentSet::from_bits_retain(seen & !allowed))
+            }
+            _ => Vec::new(),
+        };
+        Why {
+            rule: why.broken().rule,
+            text: why.to_string(),
+            ways,
+        }
+    }
+
+    /// What would offer these, as far as the machine has them.
+    fn ways(&self, lacking: ComponentSet) -> Vec<String> {
+        let way = |component: ComponentIndex| match self.xstate.withheld(component) {
+            Some(Withheld::Permission) => {
+                Some(format!("{component}: not permitted there; --permit would"))
+            }
+            Some(why) => Some(format!("{component}: {why}")),
+            None if self.xstate.offered().has(component) => Some(format!(
+                "{component}: the machine has it, no feature that is granted stands for it; --grant could"
+            )),
+            None => None,
+        };
+        lacking.iter().filter_map(way).collect()
+    }
+
+    /// The verdict for programs.
+    pub fn json(&self, verdict: &Result<(), Why>) -> Value {
+        let why = verdict.as_ref().err();
+        json!({
+            "machine": self.machine.name(),
+            "takes": verdict.is_ok(),
+            "rule": why.map(|why| why.rule),
+            "why": why.map(|why| why.text.as_str()),
+            "ways": why.map_or(&[][..], |why| &why.ways),
+        })
+    }
+}
+
+/// The registers and masks of a blob.
+pub fn claims(blob: &migration_abi::blob::Blob<'_>) -> Claims {
+    let header = blob.header();
+    Claims {
+        xstate_mask: header.xstate_mask,
+        xcr0: header.xcr0,
+        xss: header.xss,
+        xfd: header.xfd,
+        xfd_err: header.xfd_err,
+        accum: header.accum,
+        xcomp_bv: header.xcomp_bv,
+        xsave: !blob.flags().contains(Incompatible::NO_XSAVE),
+    }
+}
+
+/// The policy that a stream's domain came with, or what is wrong with it, in words.
+pub fn policy_of(domain: &Domain<'_>) -> Result<CpuPolicy, String> {
+    let leaf = |leaf: PolicyLeaf| CpuidLeaf {
+        leaf: leaf.leaf,
+        subleaf: leaf.subleaf,
+        eax: leaf.eax,
+        ebx: leaf.ebx,
+        ecx: leaf.ecx,
+        edx: leaf.edx,
+    };
+    let leaves: Vec<CpuidLeaf> = domain.leaves.iter().map(leaf).collect();
+    let deferred = ComponentSet::from_bits_retain(domain.xstate_deferred);
+    CpuPolicy::from_leaves(&leaves, deferred).map_err(|error| leaves_words(&error))
+}
+
+/// Why leaves are no policy: the rule's name, and what breaks it.
+fn leaves_words(error: &LeavesError) -> String {
+    use LeavesError as L;
+    let at = |(leaf, subleaf): (u32, u32)| format!("CPUID {leaf:#x}.{subleaf}");
+    let words = match error {
+        L::Count(count) => format!("{count} leaves"),
+        L::Order(_, seen, before) => format!("{} stands behind {}", at(*seen), at(*before)),
+        L::Required(bit) => format!("it lacks {bit}, which every policy has"),
+        L::Needs(bit, need) => format!("it has {bit} without {need}"),
+        L::FeatureWithoutComponent(bit, component) => {
+            format!("it has {bit} without the component {component}")
+        }
+        L::ComponentWithoutFeature(component) => {
+            format!("it has the component {component} and no feature that stands for it")
+        }
+        L::LeafDWithoutXsave(mask) => format!("leaf 0xd lists {mask:#x}, there is no XSAVE"),
+        L::Legacy(mask) => format!("the user mask {mask:#x} lacks x87 or SSE"),
+        L::Bit63(_) => "bit 63 of a mask, which is no component".to_owned(),
+        L::Kind(component) => {
+            format!("{component} is in both masks, or flagged other than the mask that it is in")
+        }
+        L::Group(mask, _) => {
+            let mask = ComponentSet::from_bits_retain(*mask);
+            format!("{mask}: a part of a group is missing")
+        }
+        L::TooSmall(component, size) => {
+            format!("{component} of {size} bytes is smaller than its registers")
+        }
+        L::Missing(leaf, subleaf) => format!("{} is missing", at((*leaf, *subleaf))),
+        L::Surplus(leaf, subleaf) => format!("{} is in no such policy", at((*leaf, *subleaf))),
+        L::Contradiction(place, seen, allowed) => {
+            format!("{place} holds {seen:#x}, the other leaves imply {allowed:#x}")
+        }
+        L::Layout(_) | L::Deferred(..) => return error.to_string(),
+    };
+    format!("{}: {words}", error.rule())
+}
