@@ -97,9 +97,10 @@ const NEVER: ComponentSet = ComponentSet::from_bits_retain(
 
 /// Offered only where the host says that it can: PASID needs PASID
 /// translation, UINTR needs IPI virtualization (SENDUIPI sends physical
-/// interrupts), and what has no name here needs somebody who knows it.
+/// interrupts), LBR needs its depth switched, and what has no name here needs somebody who knows it.
 const BY_PERMISSION: ComponentSet = ComponentSet::only(ComponentIndex::PASID)
     .union(ComponentSet::only(ComponentIndex::UINTR))
+    .union(ComponentSet::only(ComponentIndex::LBR))
     .union(ComponentSet::ALL.difference(ComponentSet::NAMED));
 
 /// What a machine has of extended state, and what of it is offered to guests.
@@ -229,6 +230,9 @@ impl HostXstate {
     /// machine has them.
     ///
     /// - PASID: with PASID translation. UINTR: with IPI virtualization.
+    /// - LBR: whoever permits it switches IA32_LBR_DEPTH. XSAVES writes it to
+    ///   the image, but XRSTORS does not load it (SDM Vol. 1, 13.5.12), and
+    ///   leaves the branch records INIT where the depths differ.
     /// - What is not in [`ComponentSet::NAMED`] is carried as the bytes that
     ///   CPUID gives it. Who permits it vouches for what this crate cannot
     ///   know: that XCR0 or IA32_XSS takes its bit beside the others; that

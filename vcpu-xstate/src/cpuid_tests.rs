@@ -143,3 +143,22 @@ fn xsa_52_fip_leak_is_read_from_cpuid() {
     assert!(!read(1));
     assert!(!machine.host().leaks_fp_pointers());
 }
+
+/// XRSTORS does not load IA32_LBR_DEPTH: without somebody who switches it, the
+/// branch records would be lost between guests of two depths.
+#[test]
+fn lbr_was_offered_though_nobody_switches_its_depth() {
+    let machine = Machine {
+        geometry: geometry(&[(2, user(256, 576)), (15, supervisor(808))]),
+        instructions: 0xf,
+    };
+    let cpuid = |leaf, subleaf| machine.cpuid(leaf, subleaf);
+    let mut host = HostXstate::read(&cpuid, 0xffff).unwrap();
+    assert_eq!(host.offered().bits(), 0x7);
+    assert_eq!(
+        host.withheld(ComponentIndex::LBR),
+        Some(Withheld::Permission)
+    );
+    host.permit(ComponentSet::only(ComponentIndex::LBR));
+    assert_eq!(host.offered().bits(), 0x8007);
+}
