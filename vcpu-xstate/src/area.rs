@@ -149,17 +149,19 @@ impl Area {
         image
     }
 
-    /// Marks components INIT in the header.
-    pub fn forget(&mut self, components: ComponentSet) {
+    /// Marks components INIT in the header; says whether one of them was not.
+    pub fn forget(&mut self, components: ComponentSet) -> bool {
         let header = &mut self.bytes_mut()[LEGACY_BYTES..MIN_IMAGE_BYTES];
         let Ok(header) = XsaveHeader::mut_from_bytes(header) else {
             unreachable!("64 bytes are a header");
         };
-        let kept = header.xstate_bv().difference(components);
+        let held = header.xstate_bv();
+        let kept = held.difference(components);
         *header = match self_form(header) {
             Form::Standard => XsaveHeader::standard(kept),
             Form::Compacted => XsaveHeader::compacted(kept, header.layout()),
         };
+        kept != held
     }
 
     /// Gives the buffer back.

@@ -184,7 +184,7 @@ fn memory_ends_at_every_call_of_every_operation() {
                 let came = operation(&mut vcpu, &mut cpu, &mut memory);
                 assert_eq!(came, Outcome::Done, "{what}");
                 cpu.save(&mut vcpu);
-                vcpu.release(&mut memory);
+                vcpu.release(&mut memory).unwrap();
                 assert_eq!(memory.live_blocks, 0, "{what}");
             }
             assert_eq!(taken, 1, "{name} {instructions:#x}");

@@ -40,6 +40,7 @@ pub mod transit;
 pub mod update;
 pub mod validate;
 pub mod values;
+mod vcpu_xfd;
 pub mod views;
 pub mod withheld;
 mod words;

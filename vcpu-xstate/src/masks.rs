@@ -60,12 +60,19 @@ impl XstatePolicy {
         }
     }
 
-    /// The policy without what `offered` lacks.
+    /// The policy without what `offered` lacks, and as [`new`](Self::new) would
+    /// have it, whatever its fields were set to: with x87 and SSE, and nothing
+    /// deferred that it lacks or that a guest uses without asking.
     #[must_use]
     pub const fn within(&self, offered: ComponentSet) -> Self {
+        let mask = self
+            .mask
+            .intersection(offered)
+            .union(ComponentSet::LEGACY)
+            .intersection(ComponentSet::ALL);
         Self {
-            mask: self.mask.intersection(offered),
-            deferred: self.deferred.intersection(offered),
+            mask,
+            deferred: self.deferred.intersection(mask).difference(WITHOUT_ASKING),
             xsave: self.xsave,
         }
     }

@@ -29,12 +29,12 @@ use crate::area::{Area, AreaMemory, OutOfMemory};
 use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
 use crate::hw::Hardware;
-use crate::masks::{XstatePolicy, armed, needs_room};
+use crate::masks::{XstatePolicy, needs_room};
 use crate::mutants::rule;
 use crate::percpu::PcpuXstate;
 use crate::switch::{Tag, Version};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
-use crate::xfd::{HeldBack, Xfd, XfdError, first_use_verdict, xfd_verdict};
+use crate::xfd::Xfd;
 use crate::xss::{Xss, XssError, xss_verdict};
 
 pub use crate::status::{ComponentStatus, Use};
@@ -104,10 +104,27 @@ impl VcpuXstate {
         })
     }
 
-    /// Gives the area back. A vCPU that is still in a processor's registers
-    /// needs [`PcpuXstate::discard`] there.
-    pub fn release(self, memory: &mut impl AreaMemory) {
+    /// Gives the area back.
+    ///
+    /// # Errors
+    /// The vCPU is still in a processor's registers, and ends by
+    /// [`PcpuXstate::discard`] there; here it is back.
+    #[expect(clippy::result_large_err, reason = "what is refused is given back")]
+    pub fn release(self, memory: &mut impl AreaMemory) -> Result<(), Self> {
+        if self.home != Home::Memory {
+            return Err(self);
+        }
+        self.end(memory);
+        Ok(())
+    }
+
+    pub(crate) fn end(self, memory: &mut impl AreaMemory) {
         self.area.release(memory);
+    }
+
+    /// The number that it was made with.
+    pub const fn number(&self) -> u64 {
+        self.tag.number()
     }
 
     /// XCR0 as the guest sees it.
@@ -207,63 +224,6 @@ impl VcpuXstate {
         Ok(())
     }
 
-    /// Carries out a write of IA32_XFD by the guest, which is always
-    /// intercepted: passed through, it could not be armed. It needs no memory:
-    /// what it enables without having room stays armed until its first use.
-    ///
-    /// # Errors
-    /// #GP for the guest.
-    pub fn set_xfd(&mut self, value: u64, host: &HostXstate) -> Result<(), XfdError> {
-        self.xfd = xfd_verdict(value, self.xfd_capable(host))?;
-        Ok(())
-    }
-
-    /// Carries out a write of IA32_XFD_ERR by the guest.
-    ///
-    /// # Errors
-    /// #GP for the guest.
-    pub fn set_xfd_err(&mut self, value: u64, host: &HostXstate) -> Result<(), XfdError> {
-        self.xfd_err = xfd_verdict(value, self.xfd_capable(host))?;
-        Ok(())
-    }
-
-    /// Handles a first use that the hypervisor may have held back: a #NM with
-    /// these components in IA32_XFD_ERR, or the first write of an intercepted
-    /// MSR of a deferred supervisor component. What the verdict says to grow
-    /// has grown when this returns, unless it has to wait for memory.
-    pub fn first_use<H: Hardware>(
-        &mut self,
-        components: ComponentSet,
-        cpu: &mut PcpuXstate<H>,
-        memory: &mut impl AreaMemory,
-    ) -> FirstUse {
-        let supervisor = cpu.host().geometry().supervisor();
-        let deferred = self.policy.deferred.intersection(supervisor);
-        let held = HeldBack {
-            by_guest: self.xfd.components(),
-            armed: self.armed(cpu.host()),
-            intercepted: deferred.difference(self.accum),
-        };
-        let verdict = if rule!("first-use-grows") {
-            first_use_verdict(components, &held)
-        } else {
-            FirstUse::Reflect
-        };
-        let FirstUse::Grow(first) = verdict else {
-            return verdict;
-        };
-        match self.grow(self.accum.union(first), cpu, memory) {
-            Ok(()) => verdict,
-            Err(missing) => FirstUse::Wait(missing),
-        }
-    }
-
-    /// What IA32_XFD must be while this vCPU runs: the guest's value and what
-    /// the hypervisor arms.
-    pub fn hardware_xfd(&self, host: &HostXstate) -> ComponentSet {
-        self.xfd.components().union(self.armed(host))
-    }
-
     /// Room for what is about to be enabled.
     fn give_room<H: Hardware>(
         &mut self,
@@ -279,7 +239,7 @@ impl VcpuXstate {
         self.grow(accum, cpu, memory)
     }
 
-    fn grow<H: Hardware>(
+    pub(crate) fn grow<H: Hardware>(
         &mut self,
         accum: ComponentSet,
         cpu: &mut PcpuXstate<H>,
@@ -306,14 +266,6 @@ impl VcpuXstate {
         if rule!("resize-new-generation") {
             self.generation += 1;
         }
-    }
-
-    fn armed(&self, host: &HostXstate) -> ComponentSet {
-        armed(self.enabled(), host.geometry().xfd_capable(), self.accum)
-    }
-
-    fn xfd_capable(&self, host: &HostXstate) -> ComponentSet {
-        self.policy.mask.intersection(host.geometry().xfd_capable())
     }
 
     pub(crate) const fn tag(&self) -> Tag {
@@ -353,7 +305,7 @@ impl VcpuXstate {
     pub(crate) fn saved(&mut self) {
         self.home = Home::Memory;
         if rule!("linux-b45f721775-xstate-bv-under-xfd") && !self.is_whole_when_saved() {
-            self.area.forget(self.xfd.components());
+            self.forget_disabled();
         }
     }
 

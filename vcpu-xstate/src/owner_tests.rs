@@ -357,8 +357,7 @@ fn discard_clears_the_registers_uinv_too() {
     let uinv = [0; 20].into_iter().chain([0xec]).collect::<Vec<_>>();
     model(&mut cpu).cpu.put(ComponentIndex::UINTR, &uinv);
     model(&mut cpu).cpu.put(ComponentIndex::SSE, &[7; 256]);
-    cpu.discard();
-    a.release(&mut memory);
+    cpu.discard(a, &mut memory);
     let offered = cpu.host().offered();
     assert_eq!(not_init(&mut cpu, offered), set(0));
     cpu.load(&mut b).unwrap();
@@ -374,4 +373,132 @@ fn an_area_of_another_machine_is_not_used() {
     let mut large = cpu_of(host(bochs_sapphire_rapids(), 0x5), 0);
     let mut a = vcpu(1, 0x207, &small, &mut memory);
     let _ = large.load(&mut a);
+}
+
+/// A vCPU whose guest used user interrupts: UINV is live, in these registers.
+fn with_live_uinv(tag: u64, cpu: &mut Cpu, memory: &mut TestMemory) -> VcpuXstate {
+    let mut a = vcpu(tag, 0x4007, cpu, memory);
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    let uinv = [0; 20].into_iter().chain([0xec]).collect::<Vec<_>>();
+    model(cpu).cpu.put(ComponentIndex::UINTR, &uinv);
+    a
+}
+
+/// The image replaced what the registers had, UINV stayed in them, and the
+/// next restore of UINTR faulted: this vCPU's, or that of another domain.
+#[test]
+fn import_left_uinv_in_the_registers() {
+    for other in [false, true] {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(0xf);
+        let mut b = with_live_uinv(2, &mut cpu, &mut memory);
+        let mut out = vec![0; b.export_size(&mut cpu)];
+        let exported = b.export(&mut cpu, &mut out).unwrap();
+        let host = cpu.host().clone();
+        let image = validate(&exported.claims, host.geometry(), &out, &host, b.policy()).unwrap();
+        assert!(image.image().xstate_bv().has(ComponentIndex::UINTR));
+
+        let mut a = with_live_uinv(1, &mut cpu, &mut memory);
+        a.import(&image, &mut cpu, &mut memory).unwrap();
+        assert_eq!(not_init(&mut cpu, host.offered()), set(0));
+        let next = if other { &mut b } else { &mut a };
+        assert_eq!(cpu.load(next), Ok(()), "another: {other}");
+        let uintr = not_init(&mut cpu, host.offered());
+        assert!(uintr.has(ComponentIndex::UINTR));
+    }
+}
+
+/// A guest's own #NM changes IA32_XFD_ERR without an exit that tells: the
+/// handler of the one that it belongs to reads it, and the next vCPU does not.
+#[test]
+fn xfd_err_of_the_guests_own_nm_was_lost_and_leaked() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0x1f);
+    let host = cpu.host().clone();
+    let tiles = ComponentSet::only(ComponentIndex::TILEDATA);
+    let mut a = vcpu(1, 0x6_0007, &cpu, &mut memory);
+    let mut b = vcpu(2, 0x7, &cpu, &mut memory);
+    assert!(!a.intercepts_nm(&host));
+    a.set_xcr0(0x6_0007, 0, &mut cpu, &mut memory).unwrap();
+    assert!(a.intercepts_nm(&host), "armed");
+    a.first_use(tiles, &mut cpu, &mut memory);
+    assert!(!a.intercepts_nm(&host), "has room");
+    a.set_xfd(tiles.bits(), &host).unwrap();
+    assert!(a.intercepts_nm(&host), "the guest's own");
+
+    cpu.load(&mut a).unwrap();
+    cpu.enter(&a);
+    let used = model(&mut cpu).cpu.use_component(ComponentIndex::TILEDATA);
+    assert!(used.is_err());
+    let noted = set(cpu.read_xfd_err());
+    assert_eq!(a.first_use(noted, &mut cpu, &mut memory), FirstUse::Reflect);
+    assert_eq!(a.xfd_err(), tiles.bits());
+    cpu.switch(&mut a, &mut b).unwrap();
+    cpu.enter(&b);
+    assert_eq!(cpu.read_xfd_err(), 0);
+    cpu.switch(&mut b, &mut a).unwrap();
+    cpu.enter(&a);
+    assert_eq!(cpu.read_xfd_err(), tiles.bits());
+    // CR0.TS: nothing is noted, and what was stays.
+    let reflected = a.first_use(set(0), &mut cpu, &mut memory);
+    assert_eq!((reflected, a.xfd_err()), (FirstUse::Reflect, tiles.bits()));
+}
+
+/// Tile data in an area, then IA32_XFD: the area went on saying that it is
+/// held. And where the processor saves by XSAVEC, its registers' copy passed
+/// for the state without it.
+#[test]
+fn tiles_in_memory_outlived_a_write_of_xfd() {
+    for instructions in [0x17, 0x1f] {
+        for saved_first in [false, true] {
+            let mut memory = TestMemory::default();
+            let mut cpu = rapids(instructions);
+            let tiles = ComponentSet::only(ComponentIndex::TILEDATA);
+            let mut a = vcpu(1, 0x6_0007, &cpu, &mut memory);
+            a.set_xcr0(0x6_0007, 0, &mut cpu, &mut memory).unwrap();
+            a.first_use(tiles, &mut cpu, &mut memory);
+            cpu.load(&mut a).unwrap();
+            cpu.enter(&a);
+            model(&mut cpu)
+                .cpu
+                .put_pattern(ComponentIndex::TILEDATA, 0x21);
+            if saved_first {
+                cpu.save(&mut a);
+            }
+            let host = cpu.host().clone();
+            a.set_xfd(tiles.bits(), &host).unwrap();
+            cpu.save(&mut a);
+            let held = a.area.image(host.geometry()).xstate_bv();
+            assert!(!held.intersects(tiles), "{instructions:#x} {saved_first}");
+            cpu.load(&mut a).unwrap();
+            assert_eq!(not_init(&mut cpu, tiles), set(0), "{instructions:#x}");
+        }
+    }
+}
+
+/// Released while its state is in registers, a vCPU left it to the next one.
+#[test]
+fn a_vcpu_in_registers_is_not_released() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    let mut a = a.release(&mut memory).unwrap_err();
+    assert!(memory.live_blocks > 0);
+    cpu.save(&mut a);
+    a.release(&mut memory).unwrap();
+    assert_eq!(memory.live_blocks, 0);
+}
+
+/// `discard` named no vCPU, and ended whichever was in the registers.
+#[test]
+#[should_panic(expected = "another vCPU's than 0x2")]
+fn discard_took_whatever_was_loaded() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+    let b = vcpu(2, 0x7, &cpu, &mut memory);
+    cpu.load(&mut a).unwrap();
+    cpu.discard(b, &mut memory);
 }

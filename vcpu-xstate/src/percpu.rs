@@ -123,7 +123,7 @@ impl<H: Hardware> PcpuXstate<H> {
     #[inline(never)]
     fn exchange_failed(&mut self, from: &mut VcpuXstate) -> Result<(), RestoreFault> {
         from.saved();
-        self.discard();
+        self.clear();
         Err(RestoreFault)
     }
 
@@ -218,6 +218,11 @@ impl<H: Hardware> PcpuXstate<H> {
     /// Puts the guest's XCR0, IA32_XSS, IA32_XFD (with what the hypervisor
     /// arms) and IA32_XFD_ERR into the registers, just before entry. The vCPU
     /// must be loaded.
+    ///
+    /// While it runs, #NM exits where [`VcpuXstate::intercepts_nm`] says so, and
+    /// goes to [`VcpuXstate::first_use`] with what
+    /// [`read_xfd_err`](Self::read_xfd_err) gives: IA32_XFD_ERR, which only an
+    /// XFD-#NM and an intercepted WRMSR change, is not read after each exit.
     pub fn enter(&mut self, vcpu: &VcpuXstate) {
         assert_eq!(
             vcpu.home(),
@@ -273,12 +278,14 @@ impl<H: Hardware> PcpuXstate<H> {
     }
 
     /// Gives up a vCPU whose state in the registers is not wanted any more:
-    /// its image was replaced. The registers are cleared by the next load.
+    /// its image was replaced. The registers are cleared, as for one that is
+    /// gone: no save has taken UINV out of them, and with it live, the next
+    /// XRSTORS of an image with UINTR faults.
     pub(crate) fn abandon(&mut self, vcpu: &mut VcpuXstate) {
         if vcpu.home() == Home::Registers(self.cpu) {
-            self.owner = 0;
-            self.copy = None;
+            self.assert_owner(vcpu);
             vcpu.set_home(Home::Memory);
+            self.clear();
         }
         assert_eq!(
             vcpu.home(),
@@ -287,9 +294,33 @@ impl<H: Hardware> PcpuXstate<H> {
         );
     }
 
-    /// Clears the registers: a vCPU that ran here is gone for good. Nothing of
-    /// it stays for the next one (UINV too: with it live, XRSTORS faults).
-    pub fn discard(&mut self) {
+    /// Ends a vCPU that is in memory or in here. Nothing of it stays in the
+    /// registers for the next one (UINV too: with it live, XRSTORS faults), and
+    /// its area goes back.
+    ///
+    /// Panics if another processor has it: it ends there.
+    pub fn discard(&mut self, mut vcpu: VcpuXstate, memory: &mut impl AreaMemory) {
+        self.abandon(&mut vcpu);
+        self.discard_gone(vcpu.number());
+        vcpu.end(memory);
+    }
+
+    /// As [`discard`](Self::discard), where the vCPU itself, that with this
+    /// number, went before its state was out of the registers. Where they own
+    /// nobody's state, whatever copy they have is cleared.
+    ///
+    /// Panics if they own the state of another vCPU, which would be lost.
+    pub fn discard_gone(&mut self, number: u64) {
+        let tag = Tag::word(Some(Tag::new(number)));
+        assert!(
+            self.owner == 0 || self.owner == tag,
+            "the registers are another vCPU's than {number:#x}"
+        );
+        self.clear();
+    }
+
+    /// The registers are nobody's, and INIT.
+    fn clear(&mut self) {
         self.owner = 0;
         self.copy = None;
         if rule!("discard-clears-registers") {

@@ -54,7 +54,17 @@ pub struct PreparedPolicy {
     accum: ComponentSet,
     /// `None` where the area stays as it is.
     area: Option<Area>,
-    made_from: Version,
+    made_from: Basis,
+}
+
+/// All of a vCPU that a prepared change depends on. The guest's registers are
+/// no part of the state's version, as they are not in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Basis {
+    version: Version,
+    accum: ComponentSet,
+    /// XCR0, IA32_XSS, IA32_XFD, IA32_XFD_ERR.
+    registers: [u64; 4],
 }
 
 impl PreparedPolicy {
@@ -83,6 +93,9 @@ impl VcpuXstate {
         if rule!("policy-host") && !offered.contains(new.mask) {
             return Err(PolicyError::Host(new.mask.difference(offered), offered));
         }
+
+        // Its fields may say what no policy can.
+        let new = &new.within(offered);
 
         // Registers that the guest has written stay valid under the new policy.
         let named = self
@@ -124,22 +137,27 @@ impl VcpuXstate {
             policy: *new,
             accum,
             area,
-            made_from: self.version(),
+            made_from: self.basis(),
         })
     }
 
-    /// Carries a prepared change out. The vCPU must not have run since: that
-    /// would be a broken invariant of the host, and panics.
+    const fn basis(&self) -> Basis {
+        Basis {
+            version: self.version(),
+            accum: self.accum,
+            registers: [self.xcr0(), self.xss(), self.xfd(), self.xfd_err()],
+        }
+    }
+
+    /// Carries a prepared change out. The vCPU must not have run since, nor
+    /// have been changed in any other way: that would be a broken invariant of
+    /// the host, and panics.
     pub fn commit_policy(
         &mut self,
         prepared: PreparedPolicy,
         memory: &mut impl AreaMemory,
     ) -> Resized {
-        assert_eq!(
-            prepared.made_from,
-            self.version(),
-            "changed since: {self:?}"
-        );
+        assert_eq!(prepared.made_from, self.basis(), "changed since: {self:?}");
         let before_bytes = self.area.size_bytes();
         if let Some(area) = prepared.area {
             self.replace_area(area, memory);

@@ -1,6 +1,6 @@
 //! Growing, shrinking, re-sizing and importing, with memory failing on the way.
 
-use super::tests::{Cpu, model, not_init, policy, qemu, rapids, set, vcpu};
+use super::tests::{Cpu, cpu_of, model, not_init, policy, qemu, rapids, set, vcpu};
 use super::*;
 use crate::ComponentIndex;
 use crate::CpuId;
@@ -9,7 +9,7 @@ use crate::header::COMPACTED;
 use crate::layout::MIN_IMAGE_BYTES;
 use crate::model::InitTracking;
 use crate::resize::PolicyError;
-use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, modelled};
+use crate::testing::{INSTRUCTIONS, Machine, TestMemory, bochs_sapphire_rapids, host, modelled};
 use crate::validate::validate;
 /// XFD armed by the hypervisor: tiles get room at their first use, and the
 /// guest never sees the arming. Linux b45f721775: no image has what XFD
@@ -201,7 +201,8 @@ fn policy_change_is_all_or_nothing_at_every_allocation() {
             assert_eq!(model(&mut cpu).cpu.registers().xmm[1], [i as u8 + 1; 16]);
             cpu.save(a);
         }
-        all.into_iter().for_each(|a| a.release(&mut memory));
+        all.into_iter()
+            .for_each(|a| a.release(&mut memory).unwrap());
         assert_eq!(memory.live_blocks, 0);
     }
 }
@@ -216,6 +217,104 @@ fn a_prepared_change_goes_stale_when_the_vcpu_runs() {
     cpu.load(&mut a).unwrap();
     cpu.save(&mut a);
     a.commit_policy(prepared.unwrap(), &mut memory);
+}
+
+/// The guest enabled AVX in between, and the policy without it was committed:
+/// AVX was lost.
+#[test]
+fn a_prepared_change_goes_stale_when_the_guests_registers_change() {
+    type Change = fn(&mut VcpuXstate, &mut Cpu, &mut TestMemory);
+    let changes: [Change; 4] = [
+        |a, cpu, memory| a.set_xcr0(7, 0, cpu, memory).unwrap(),
+        |a, cpu, memory| a.set_xss(0x800, cpu, memory).unwrap(),
+        |a, cpu, _| a.set_xfd(1 << 18, cpu.host()).unwrap(),
+        |a, cpu, _| a.set_xfd_err(1 << 18, cpu.host()).unwrap(),
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(0x1f);
+        let mut a = vcpu(1, 0x6_0a07, &cpu, &mut memory);
+        let prepared = a.prepare_policy(&policy(0x203), set(0), &mut cpu, &mut memory);
+        change(&mut a, &mut cpu, &mut memory);
+        let commit = std::panic::AssertUnwindSafe(|| {
+            a.commit_policy(prepared.unwrap(), &mut memory);
+        });
+        assert!(std::panic::catch_unwind(commit).is_err(), "change {i}");
+    }
+}
+
+/// Fields that no constructor would have written: no SSE, and PKRU deferred,
+/// which a guest uses without asking.
+#[test]
+fn a_policy_of_any_fields_is_one() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let odd = XstatePolicy {
+        mask: set(0x205),
+        deferred: set(0xa04),
+        xsave: true,
+    };
+    let made = VcpuXstate::new(1, &odd, cpu.host(), &mut memory).unwrap();
+    let mut changed = vcpu(2, 0x7, &cpu, &mut memory);
+    let result = changed.set_policy(&odd, set(0), &mut cpu, &mut memory);
+    assert!(result.is_ok());
+    for a in [made, changed] {
+        let expected = XstatePolicy {
+            mask: set(0x207),
+            deferred: set(0x4),
+            xsave: true,
+        };
+        assert_eq!(*a.policy(), expected);
+        assert!(a.accum().contains(set(0x203)));
+    }
+}
+
+/// Judged on a machine whose MXCSR has bit 17, restored on one that faults on
+/// it: a trusted image is trusted by the host that it was judged for.
+#[test]
+fn a_trusted_image_was_taken_by_another_host() {
+    let machine = Machine {
+        geometry: bochs_sapphire_rapids(),
+        instructions: 0xf,
+    };
+    let host_with = |mxcsr_mask, bits: u32| {
+        let cpuid = |leaf, subleaf| {
+            let mut r = machine.cpuid(leaf, subleaf);
+            if leaf == 0x8000_0008 {
+                r.eax = bits << 8 | 40;
+            }
+            r
+        };
+        HostXstate::read(&cpuid, mxcsr_mask).unwrap()
+    };
+    let here = host_with(0xffff, 48);
+    for (there, seen, allowed) in [
+        (host_with(0x2_ffff, 48), 0x2_ffff, 0xffff),
+        (host_with(0xffff, 57), 57, 48),
+    ] {
+        let mut memory = TestMemory::default();
+        let mut cpu = cpu_of(here.clone(), 0);
+        let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+        let mut out = vec![0; a.export_size(&mut cpu)];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        let judged = |host: &HostXstate| {
+            validate(&exported.claims, here.geometry(), &out, host, &policy(7)).unwrap()
+        };
+        assert_eq!(
+            a.import(&judged(&there), &mut cpu, &mut memory),
+            Err(ImportError::Host(seen, allowed))
+        );
+        assert_eq!(a.import(&judged(&here), &mut cpu, &mut memory), Ok(()));
+    }
+    let other = host(bochs_sapphire_rapids(), 0x1);
+    let mut memory = TestMemory::default();
+    let mut cpu = cpu_of(here.clone(), 0);
+    let mut a = vcpu(1, 0x7, &cpu, &mut memory);
+    let mut out = vec![0; a.export_size(&mut cpu)];
+    let exported = a.export(&mut cpu, &mut out).unwrap();
+    let image = validate(&exported.claims, here.geometry(), &out, &other, &policy(7)).unwrap();
+    let error = a.import(&image, &mut cpu, &mut memory).unwrap_err();
+    assert_eq!((error.code(), error.rule()), (0xa03, "import-host"));
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::masks::needs_room;
 use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
-use crate::validate::{Claims, Rejection, TrustedImage, validate};
+use crate::validate::{Claims, Rejection, TrustedImage, Values, validate};
+use crate::values::Limits;
 
 /// Why state cannot be exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +34,16 @@ pub enum ImportError {
     Xsave(u64, u64),
     /// There is no memory for the area; nothing changed.
     NeedsMemory(OutOfMemory),
+    /// It was judged for another host, and this one may fault on it: what
+    /// decides there, here (layout, bits of MXCSR, of addresses, of CET).
+    Host(u64, u64),
 }
 
 broken_rules!(ImportError,
     Self::Policy(seen, allowed) => ("import-policy", 0xa01, seen, allowed),
     Self::Xsave(seen, allowed) => ("import-xsave", 0xa02, seen, allowed),
     Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
+    Self::Host(seen, allowed) => ("import-host", 0xa03, seen, allowed),
 );
 
 /// Why an image of this host's own layouts was not taken.
@@ -171,6 +176,11 @@ impl VcpuXstate {
             let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
             return Err(ImportError::Xsave(seen, allowed));
         }
+        if let Some((there, here)) = other_host(values, host)
+            && rule!("import-host")
+        {
+            return Err(ImportError::Host(there, here));
+        }
         let geometry = host.geometry();
         let enabled = values.xcr0.components().union(values.xss.components());
         let accum = values
@@ -196,4 +206,23 @@ impl VcpuXstate {
         self.generation += 1;
         Ok(())
     }
+}
+
+/// What decides whether a restore faults, where it differs between the host
+/// that an image was judged for and this one.
+fn other_host(values: &Values, host: &HostXstate) -> Option<(u64, u64)> {
+    let facts = |layout_id: u64, limits: &Limits| {
+        [
+            layout_id,
+            limits.mxcsr_mask.into(),
+            limits.linear_address_bits.into(),
+            u64::from(limits.shadow_stacks) | u64::from(limits.branch_tracking) << 1,
+        ]
+    };
+    let there = facts(values.layout_id, &values.limits);
+    let here = facts(host.layout_id(), &host.limits());
+    there
+        .into_iter()
+        .zip(here)
+        .find(|(there, here)| there != here)
 }

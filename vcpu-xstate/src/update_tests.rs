@@ -164,7 +164,7 @@ fn the_guest_finds_what_was_written_and_nothing_else_changed() {
         found(&mut bench, what);
         // And it survives the way through memory.
         bench.cpu.save(&mut bench.vcpu);
-        bench.cpu.discard();
+        bench.cpu.discard_gone(bench.vcpu.number());
         assert!(bench.vcpu.in_use(&mut bench.cpu).has(component), "{what}");
         found(&mut bench, what);
     });

@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::layout::{Form, Geometry, LEGACY_BYTES, LayoutDifference, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
-use crate::values::{self, BadValue};
+use crate::values::{self, BadValue, Limits};
 use crate::xcr0::{Xcr0, Xcr0Error, xcr0_verdict};
 use crate::xfd::{Xfd, XfdError, xfd_verdict};
 use crate::xss::{Xss, XssError, xss_verdict};
@@ -143,6 +143,10 @@ pub(crate) struct Values {
     pub xfd_err: Xfd,
     pub accum: ComponentSet,
     pub xsave: bool,
+    /// [`HostXstate::layout_id`] of the host that it was judged for,
+    pub layout_id: u64,
+    /// and what of that host decided about its contents.
+    pub limits: Limits,
 }
 
 /// An image that this host can restore, with the registers that belong to it.
@@ -275,6 +279,8 @@ pub(crate) fn check_claims(
         xfd_err,
         accum,
         xsave: claims.xsave,
+        layout_id: host.layout_id(),
+        limits: host.limits(),
     })
 }
 

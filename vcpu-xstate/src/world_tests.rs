@@ -261,14 +261,16 @@ impl World {
             }
             Step::Replace { vcpu } => {
                 let vcpu = vcpu % count;
-                if let Home::Registers(CpuId(cpu)) = self.guests[vcpu].state.home() {
-                    self.cpus[cpu as usize].discard();
-                }
                 let mask = self.guests[vcpu].state.policy().mask.bits();
                 let fail_at = self.memory.fail_at.take();
                 let new = self.guest(mask);
                 let old = core::mem::replace(&mut self.guests[vcpu], new);
-                old.state.release(&mut self.memory);
+                match old.state.home() {
+                    Home::Registers(CpuId(cpu)) => {
+                        self.cpus[cpu as usize].discard(old.state, &mut self.memory);
+                    }
+                    Home::Memory => old.state.release(&mut self.memory).unwrap(),
+                }
                 self.memory.fail_at = fail_at.map(|_| self.memory.calls);
             }
             Step::NoMemory => self.memory.fail_at = Some(self.memory.calls),

@@ -101,12 +101,7 @@ pub fn device_not_available(running: &mut Running<'_>) -> Handled {
             Ok(Next::Resume)
         }
         FirstUse::Reflect => {
-            // What the processor noted is what the guest finds. It names only
-            // components that the guest may disable, so it is accepted.
-            let _ = running
-                .vcpu
-                .xstate
-                .set_xfd_err(used, running.pcpu.xstate.host());
+            // What the processor noted is what the guest finds.
             running.raise(Event::exception(vector::NM, None))
         }
         FirstUse::Wait(missing) => Err(needs_memory(running, &missing)),

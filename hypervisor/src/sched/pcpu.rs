@@ -14,6 +14,8 @@ use vcpu_xstate::percpu::PcpuXstate;
 struct Holder {
     domain: Weak<Domain>,
     index: usize,
+    /// Of its extended state.
+    number: u64,
 }
 
 /// One physical CPU.
@@ -56,6 +58,7 @@ impl Pcpu {
         self.holder = Some(Holder {
             domain: Arc::downgrade(&target.domain),
             index: target.index,
+            number: vcpu.xstate.number(),
         });
         Ok(())
     }
@@ -71,12 +74,12 @@ impl Pcpu {
     fn change(&mut self, next: Option<&mut Vcpu>) -> Result<(), RestoreFault> {
         let holder = self.holder.take();
         let domain = holder.as_ref().map(|holder| holder.domain.upgrade());
-        let index = holder.map_or(0, |holder| holder.index);
+        let (index, number) = holder.map_or((0, 0), |holder| (holder.index, holder.number));
         let cell = match &domain {
             Some(Some(domain)) => domain.vcpus.get(index),
             Some(None) => {
                 // A domain that is gone: its registers are nobody's.
-                self.xstate.discard();
+                self.xstate.discard_gone(number);
                 None
             }
             None => None,

@@ -91,8 +91,7 @@ fn xsa_165_fninit_leaves_st_and_xmm() {
     run(&mut gone, &mut cpu, |cpu| {
         everything.iter().for_each(|c| cpu.put_pattern(c, 7));
     });
-    gone.release(&mut Memory);
-    cpu.discard();
+    cpu.discard(gone, &mut Memory);
     assert_eq!(in_registers(&cpu, everything.bits()), set(0));
     assert_eq!(cpu.hardware().cpu.registers().mxcsr, 0x1f80);
 }
