@@ -148,6 +148,11 @@ impl<'a> Image<'a> {
         self.geometry.table(self.form, self.layout, own)
     }
 
+    /// Standard or compacted.
+    pub(crate) const fn form(&self) -> Form {
+        self.form
+    }
+
     /// All bytes that it was made of.
     pub(crate) const fn bytes(&self) -> &'a [u8] {
         self.bytes

@@ -309,6 +309,26 @@ impl Geometry {
         }
     }
 
+    /// Where `held` ends if it lies in one piece with legacy region and header,
+    /// at the same places in two images, each of a form and a layout that has
+    /// `held`. `with_gaps` or only if there is no alignment within.
+    #[inline]
+    pub(crate) fn one_piece(
+        &self,
+        held: ComponentSet,
+        images: [(Form, ComponentSet); 2],
+        with_gaps: bool,
+    ) -> Option<usize> {
+        let [one, other] = images;
+        let pieces = self.tables.pieces(one.0, other.0);
+        // Only compacted images have their components where others let them.
+        let placing = |(form, layout): (Form, ComponentSet)| match form {
+            Form::Standard => ComponentSet::EMPTY,
+            Form::Compacted => layout.intersection(self.known),
+        };
+        pieces.end(held, placing(one).union(placing(other)), with_gaps)
+    }
+
     /// Size of a component of the extended region; 0 where it is not known.
     #[inline]
     pub(crate) const fn size_bytes(&self, component: ComponentIndex) -> usize {

@@ -8,6 +8,8 @@ use crate::component::ComponentIndex;
 use crate::error::broken_rules;
 use crate::mutants::rule;
 
+mod tile;
+
 /// What of a machine decides which contents it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -131,39 +133,10 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
         }
         // A bad configuration does not fault: the processor makes it INIT. But
         // then the guest would find another state than it left.
-        ComponentIndex::TILECFG => tile_config(bytes),
+        ComponentIndex::TILECFG if tile::usual(bytes) => Ok(()),
+        ComponentIndex::TILECFG => tile::check(bytes),
         _ => Ok(()),
     }
-}
-
-/// Palette 0 (INIT) or 1, start row, reserved bytes, bytes per row, rows (SDM
-/// Vol. 2, LDTILECFG).
-fn tile_config(bytes: &[u8]) -> Result<(), BadValue> {
-    let byte = |i: usize| u64::from(bytes.get(i).copied().unwrap_or(0));
-    let most = |value: u64, largest: u64| {
-        if !rule!("tile-config") || value <= largest {
-            Ok(())
-        } else {
-            Err(BadValue::TileConfig(value, largest))
-        }
-    };
-    most(byte(0), 1)?;
-    let any_other = (1..64).any(|i| byte(i) != 0);
-    if byte(0) == 0 {
-        return most(any_other.into(), 0);
-    }
-    (2..16).try_for_each(|i| most(byte(i), 0))?;
-    (0..16).try_for_each(|tile| {
-        let (row_bytes, rows) = (
-            byte(16 + 2 * tile) | byte(17 + 2 * tile) << 8,
-            byte(48 + tile),
-        );
-        let (max_row_bytes, max_rows) = if tile < 8 { (64, 16) } else { (0, 0) };
-        most(row_bytes, max_row_bytes)?;
-        most(rows, max_rows)?;
-        // A tile has both dimensions or none.
-        most((row_bytes == 0) as u64 ^ (rows == 0) as u64, 0)
-    })
 }
 
 fn word(bytes: &[u8], offset: usize) -> u64 {

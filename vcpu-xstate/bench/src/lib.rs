@@ -8,6 +8,7 @@
 
 pub mod kernel;
 pub mod measure;
+mod recorded;
 pub mod rows;
 pub mod steps;
 pub mod switch;

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::kernel::{Operation, Scene};
-use crate::measure::{Effort, Times, measure};
+use crate::measure::{Effort, Times, in_turns, measure};
+use crate::recorded;
 use crate::switch;
 
 /// A layout that is measured.
@@ -102,16 +103,31 @@ pub struct Row {
     pub limit_ns: f64,
     /// The one by the other.
     pub ratio: f64,
-    /// The largest ratio that is asked for.
+    /// The largest ratio that is asked for; infinite where none is.
     #[serde(skip)]
     pub asked: f64,
+    /// The largest ratio that is no regression.
+    #[serde(skip)]
+    pub ceiling: f64,
 }
 
 impl Row {
-    /// Whether it does what is asked.
+    /// Whether it does what is asked. Where nothing is asked, it is not to be
+    /// slower than it was.
     #[must_use]
     pub fn met(&self) -> bool {
-        self.ratio <= self.asked
+        if self.asked.is_finite() {
+            self.ratio <= self.asked
+        } else {
+            self.ratio <= self.ceiling
+        }
+    }
+
+    /// Whether it takes longer than is asked, and longer than it did when its
+    /// figure was recorded.
+    #[must_use]
+    pub fn regressed(&self) -> bool {
+        !self.met() && self.ratio > self.ceiling
     }
 }
 
@@ -186,20 +202,53 @@ pub fn measure_switch(effort: Effort) -> Result<Vec<Row>, String> {
         let times = scene.measure(effort).ok_or("a switch failed")?;
         // A handful of rows, made once.
         let layout: &'static str = format!("{:#x}", scene.mask()).leak();
-        rows.push(figures("switch", layout, in_use, times, f64::INFINITY));
+        rows.push(figures(
+            "switch",
+            layout,
+            in_use.name(),
+            times,
+            f64::INFINITY,
+        ));
     }
     Ok(rows)
 }
 
+/// Measures the checksum; the limit is what 8 bytes a nanosecond take. No row
+/// where the processor has no CRC32 instruction.
+#[must_use]
+pub fn measure_checksum(effort: Effort) -> Option<Row> {
+    // A frame of a stream: 64 KiB with its head.
+    const BYTES: usize = 65_552;
+    if !xferry_crc32c::by_instruction() {
+        eprintln!("skipped: crc32c: no CRC32 instruction here");
+        return None;
+    }
+    let mut bytes: Vec<u8> = (0..BYTES).map(|index| (index * 31) as u8).collect();
+    let effort = Effort {
+        calls: effort.calls.min(8),
+        ..effort
+    };
+    let sum = |bytes: &mut Vec<u8>| {
+        std::hint::black_box(xferry_crc32c::crc32c(std::hint::black_box(bytes)));
+        bytes.len()
+    };
+    let times = in_turns(&mut bytes, effort, sum, |_| 0)?;
+    let times = Times {
+        limit_ns: BYTES as f64 / 8.0,
+        ..times
+    };
+    Some(figures("crc32c", "65552", "bytes", times, 1.0))
+}
+
 fn row(operation: Operation, layout: Layout, in_use: InUse, times: Times) -> Row {
     let asked = asked(operation, in_use);
-    figures(operation.name(), layout.name, in_use, times, asked)
+    figures(operation.name(), layout.name, in_use.name(), times, asked)
 }
 
 fn figures(
     name: &'static str,
     layout: &'static str,
-    in_use: InUse,
+    in_use: &'static str,
     times: Times,
     asked: f64,
 ) -> Row {
@@ -207,10 +256,56 @@ fn figures(
     Row {
         name,
         layout,
-        in_use: in_use.name(),
+        in_use,
         ns: hundredths(times.ns),
         limit_ns: hundredths(times.limit_ns),
         ratio: hundredths(times.ratio()),
         asked,
+        ceiling: recorded::ceiling(name, layout, in_use),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(ratio: f64, asked: f64, ceiling: f64) -> Row {
+        Row {
+            name: "export",
+            layout: "0xe7",
+            in_use: "sse",
+            ns: ratio,
+            limit_ns: 1.0,
+            ratio,
+            asked,
+            ceiling,
+        }
+    }
+
+    #[test]
+    fn a_regression_is_above_what_is_asked_and_above_what_it_was() {
+        let verdict = |row: Row| (row.met(), row.regressed());
+        assert_eq!(verdict(row(1.4, 1.4, 1.0)), (true, false));
+        assert_eq!(verdict(row(2.0, 1.4, 2.0)), (false, false));
+        assert_eq!(verdict(row(2.1, 1.4, 2.0)), (false, true));
+        assert_eq!(verdict(row(1.5, 1.4, 1.0)), (false, true));
+        assert_eq!(verdict(row(1.5, f64::INFINITY, 2.0)), (true, false));
+        assert_eq!(verdict(row(2.5, f64::INFINITY, 2.0)), (false, true));
+    }
+
+    /// Where nothing were recorded, nothing could regress.
+    #[test]
+    fn every_row_has_a_ceiling() {
+        for operation in Operation::ALL {
+            for layout in LAYOUTS {
+                for in_use in InUse::ALL {
+                    let ceiling = recorded::ceiling(operation.name(), layout.name, in_use.name());
+                    assert!((1.0..10.0).contains(&ceiling), "{ceiling}");
+                }
+            }
+        }
+        for in_use in InUse::ALL {
+            assert!(recorded::ceiling("switch", "0x7", in_use.name()).is_finite());
+        }
     }
 }

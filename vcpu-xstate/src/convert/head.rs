@@ -23,6 +23,9 @@ const XMM: core::ops::Range<usize> = 20..52;
 /// Of an ST's second word, what belongs to its 80 bits.
 const ST_HIGH: u64 = 0xffff;
 
+/// What a restore reads of the legacy region: all before its reserved bytes.
+pub(super) const STATE_BYTES: usize = 8 * XMM.end;
+
 /// What the head of an image says.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
@@ -65,48 +68,71 @@ impl Head {
         self.xstate_bv
     }
 
-    /// Writes the legacy region and `header` to `out`. Where `COPIED`, the bytes
-    /// of `image` are there already, and only what must differ is written.
+    /// Makes the bytes of `image`, which were copied to `out`, those of the image
+    /// that is written, as far as a restore reads them.
     #[inline]
-    pub(super) fn write<const COPIED: bool>(
+    pub(super) fn patch(&self, header: &XsaveHeader, out: &mut [u8; MIN_IMAGE_BYTES]) {
+        let (to, header_out) = parts(out);
+        if !self.x87 && rule!("init-fills-in-x87") {
+            init_x87(to);
+        }
+        // MXCSR_MASK beside it is nobody's state: one store of a word.
+        to[MXCSR] = U64::new(self.mxcsr.into());
+        if !self.xmm && rule!("init-fills-in-xmm") {
+            bytes::zero(to[XMM].as_mut_bytes());
+        }
+        *header_out = *header;
+    }
+
+    /// Writes the legacy region and `header` to `out`, every byte.
+    #[inline]
+    pub(super) fn write(
         &self,
         image: &Image<'_>,
         header: &XsaveHeader,
         out: &mut [u8; MIN_IMAGE_BYTES],
     ) {
-        let (legacy, header_out) = out.split_at_mut(LEGACY_BYTES);
-        let Ok(to) = Words::mut_from_bytes(legacy) else {
-            unreachable!("the first 512 of 576 bytes");
-        };
+        let (to, header_out) = parts(out);
         let Ok(from) = Words::ref_from_bytes(image.legacy().as_bytes()) else {
             unreachable!("a legacy region has 512 bytes");
         };
-
         if self.x87 || !rule!("init-fills-in-x87") {
             to[0] = U64::new(from[0].get() & CONTROL);
-            if !COPIED {
-                (to[1], to[2]) = (from[1], from[2]);
-            }
+            (to[1], to[2]) = (from[1], from[2]);
             for word in (ST..XMM.start).step_by(2) {
-                if !COPIED {
-                    to[word] = from[word];
-                }
+                to[word] = from[word];
                 to[word + 1] = U64::new(from[word + 1].get() & ST_HIGH);
             }
         } else {
-            to[0] = U64::new(FCW_INIT as u64);
-            (to[1], to[2]) = (U64::ZERO, U64::ZERO);
-            bytes::zero(to[ST..XMM.start].as_mut_bytes());
+            init_x87(to);
         }
         to[MXCSR] = U64::new(self.mxcsr.into());
-        if !self.xmm && rule!("init-fills-in-xmm") {
-            bytes::zero(to[XMM].as_mut_bytes());
-        } else if !COPIED {
+        if self.xmm || !rule!("init-fills-in-xmm") {
             bytes::copy(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
+        } else {
+            bytes::zero(to[XMM].as_mut_bytes());
         }
         if rule!("canonical-reserved-bytes") {
             to[XMM.end..].fill(U64::ZERO);
         }
-        header_out.copy_from_slice(header.as_bytes());
+        *header_out = *header;
     }
+}
+
+#[inline]
+fn parts(out: &mut [u8; MIN_IMAGE_BYTES]) -> (&mut Words, &mut XsaveHeader) {
+    let (legacy, header) = out.split_at_mut(LEGACY_BYTES);
+    let (Ok(legacy), Ok(header)) = (
+        Words::mut_from_bytes(legacy),
+        XsaveHeader::mut_from_bytes(header),
+    ) else {
+        unreachable!("576 bytes are a legacy region and a header");
+    };
+    (legacy, header)
+}
+
+fn init_x87(to: &mut Words) {
+    to[0] = U64::new(FCW_INIT as u64);
+    (to[1], to[2]) = (U64::ZERO, U64::ZERO);
+    bytes::zero(to[ST..XMM.start].as_mut_bytes());
 }

@@ -15,7 +15,7 @@ use crate::component::ComponentSet;
 use crate::header::XsaveHeader;
 use crate::image::Image;
 use crate::layout::{Form, Geometry, MIN_IMAGE_BYTES, PerComponent};
-use head::Head;
+use head::{Head, STATE_BYTES};
 use runs::Places;
 
 /// Where an image is written to: a form, a layout, and a geometry.
@@ -87,9 +87,14 @@ pub struct Canonical {
 /// Components that have no room there, or that `image` does not hold, are
 /// INIT in the result. MXCSR stays what the guest would see.
 ///
-/// Written is what a restore reads. The places of components that are INIT,
-/// and holes of the standard form, keep the bytes that `out` had: for a buffer
-/// that strangers read there is [`transfer_whole`].
+/// Written is **what a restore reads**: header, MXCSR, and the components that
+/// XSTATE_BV names; of the legacy region also the INIT values of x87 and XMM
+/// where it does not name them. Every other byte of `out` (MXCSR_MASK, padding
+/// of x87 registers, reserved bytes, gaps, places of components that are INIT)
+/// is afterwards either what it was or what `image` has there: one vCPU's old
+/// bytes, but no function of its state. A buffer that strangers read, or that
+/// is compared, is written by [`transfer_whole`] or [`canonicalise`], which
+/// write every byte.
 ///
 /// # Errors
 /// `out` is too small; nothing was written.
@@ -100,7 +105,49 @@ pub fn transfer(
     target: Target<'_>,
     out: &mut [u8],
 ) -> Result<(), TooSmall> {
-    write::<false>(image, components, &target, out)
+    let out = room(&target, out)?;
+    let plan = Plan::new(image, components, &target);
+    let from = image.bytes();
+    match one_piece(image, plan.extended, &target, true) {
+        Some(end) if end >= LONG_BYTES => bytes::copy(&mut out[..end], &from[..end]),
+        Some(end) => {
+            // Words go around the header and what lies before it unread.
+            bytes::copy(&mut out[..STATE_BYTES], &from[..STATE_BYTES]);
+            let extended = MIN_IMAGE_BYTES..end;
+            bytes::copy(&mut out[extended.clone()], &from[extended]);
+        }
+        None => transfer_runs(image, plan.extended, &target, out),
+    }
+    plan.head.patch(&plan.header, first(out));
+    Ok(())
+}
+
+/// The same without what is made of the head, where there is more than one piece.
+#[inline(never)]
+fn transfer_runs(image: &Image<'_>, extended: ComponentSet, target: &Target<'_>, out: &mut [u8]) {
+    let (mut own_from, mut own_to) = (None, None);
+    let places = Places::new(image, target, &mut own_from, &mut own_to);
+    bytes::copy(&mut out[..STATE_BYTES], &image.bytes()[..STATE_BYTES]);
+    places.each_run(extended, |run| run.copy(image, out));
+    if !places.one_machine() {
+        places.clear_tails(extended, out);
+    }
+}
+
+/// Where `extended` ends, if both images are of one machine and it lies in one
+/// piece with legacy region and header, at the same places in both.
+#[inline]
+fn one_piece(
+    image: &Image<'_>,
+    extended: ComponentSet,
+    target: &Target<'_>,
+    with_gaps: bool,
+) -> Option<usize> {
+    if !core::ptr::eq(image.geometry(), target.geometry) {
+        return None;
+    }
+    let images = [(image.form(), image.layout()), (target.form, target.layout)];
+    target.geometry.one_piece(extended, images, with_gaps)
 }
 
 /// As [`transfer`], and every byte of the image that is no state is zero: for
@@ -115,71 +162,86 @@ pub fn transfer_whole(
     target: Target<'_>,
     out: &mut [u8],
 ) -> Result<(), TooSmall> {
-    write::<true>(image, components, &target, out)
-}
-
-#[inline]
-fn write<const WHOLE: bool>(
-    image: &Image<'_>,
-    components: ComponentSet,
-    target: &Target<'_>,
-    out: &mut [u8],
-) -> Result<(), TooSmall> {
-    let (needed_bytes, given_bytes) = (target.size_bytes(), out.len());
-    let Some(out) = out.get_mut(..needed_bytes) else {
-        return Err(TooSmall {
-            needed_bytes,
-            given_bytes,
-        });
-    };
-    let wanted = components.intersection(target.room());
-    let held = image.xstate_bv().intersection(wanted);
-    let head = Head::of(image, held, components);
-    let header = match target.form {
-        Form::Standard => XsaveHeader::standard(head.xstate_bv()),
-        // The legacy region is there whether XCOMP_BV names it or not, but what is
-        // in use of it must be named (SDM Vol. 1, 13.8.2), and what has no place
-        // here must not.
-        Form::Compacted => {
-            let named = target.layout.intersection(target.room());
-            XsaveHeader::compacted(head.xstate_bv(), named.union(head.xstate_bv()))
-        }
-    };
-
-    let extended = held.difference(ComponentSet::LEGACY);
+    let out = room(&target, out)?;
+    let plan = Plan::new(image, components, &target);
     // Offsets that do not ascend: all is cleared before anything is written.
-    let cleared = WHOLE && target.form == Form::Standard && !target.geometry.standard_ascends();
+    let cleared = target.form == Form::Standard && !target.geometry.standard_ascends();
     if cleared {
         bytes::zero(&mut out[MIN_IMAGE_BYTES..]);
     }
-    let (mut own_from, mut own_to) = (None, None);
-    let places = Places::new(image, target, &mut own_from, &mut own_to);
-    let mut copied = false;
     let mut end = MIN_IMAGE_BYTES;
-    places.each_run(extended, |run| {
-        if WHOLE && !cleared && run.to > end {
-            bytes::zero(&mut out[end..run.to]);
-        }
-        end = run.to_end;
-        // Words go better around the head, which is written below.
-        let long = run.to > 0 || run.to_end >= LONG_BYTES;
-        copied |= long && run.to == 0;
-        run.copy(image, if long { 0 } else { MIN_IMAGE_BYTES }, out);
-    });
-    if WHOLE && !cleared {
+    let (mut own_from, mut own_to) = (None, None);
+    let places = Places::new(image, &target, &mut own_from, &mut own_to);
+    if let Some(piece) = one_piece(image, plan.extended, &target, false) {
+        let extended = MIN_IMAGE_BYTES..piece;
+        bytes::copy(&mut out[extended.clone()], &image.bytes()[extended]);
+        end = piece;
+    } else {
+        places.each_run(plan.extended, |run| {
+            if !cleared && run.to > end {
+                bytes::zero(&mut out[end..run.to]);
+            }
+            end = run.to_end;
+            run.copy(image, out);
+            run.clear_gap(out);
+        });
+    }
+    if !cleared {
         bytes::zero(&mut out[end..]);
     }
-    places.clear_tails(extended, out);
+    places.clear_tails(plan.extended, out);
+    plan.head.write(image, &plan.header, first(out));
+    Ok(())
+}
 
+/// The bytes of `out` that the image takes.
+#[inline]
+fn room<'o>(target: &Target<'_>, out: &'o mut [u8]) -> Result<&'o mut [u8], TooSmall> {
+    let (needed_bytes, given_bytes) = (target.size_bytes(), out.len());
+    out.get_mut(..needed_bytes).ok_or(TooSmall {
+        needed_bytes,
+        given_bytes,
+    })
+}
+
+#[inline]
+fn first(out: &mut [u8]) -> &mut [u8; MIN_IMAGE_BYTES] {
     let Some(first) = out.first_chunk_mut() else {
         unreachable!("no image is shorter than its head");
     };
-    if copied {
-        head.write::<true>(image, &header, first);
-    } else {
-        head.write::<false>(image, &header, first);
+    first
+}
+
+/// What the written image will say of itself.
+struct Plan {
+    head: Head,
+    header: XsaveHeader,
+    /// What is written of the extended region.
+    extended: ComponentSet,
+}
+
+impl Plan {
+    #[inline]
+    fn new(image: &Image<'_>, components: ComponentSet, target: &Target<'_>) -> Self {
+        let wanted = components.intersection(target.room());
+        let held = image.xstate_bv().intersection(wanted);
+        let head = Head::of(image, held, components);
+        let header = match target.form {
+            Form::Standard => XsaveHeader::standard(head.xstate_bv()),
+            // The legacy region is there whether XCOMP_BV names it or not, but what is
+            // in use of it must be named (SDM Vol. 1, 13.8.2), and what has no place
+            // here must not.
+            Form::Compacted => {
+                let named = target.layout.intersection(target.room());
+                XsaveHeader::compacted(head.xstate_bv(), named.union(head.xstate_bv()))
+            }
+        };
+        Self {
+            head,
+            header,
+            extended: held.difference(ComponentSet::LEGACY),
+        }
     }
-    Ok(())
 }
 
 /// Bytes of the canonical image of what `image` has in use, without `leave_out`.
@@ -206,7 +268,7 @@ pub fn canonicalise(
         form: Form::Compacted,
         layout: components,
     };
-    transfer(image, components, target, out)?;
+    transfer_whole(image, components, target, out)?;
     Ok(Canonical {
         components,
         len_bytes: target.size_bytes(),

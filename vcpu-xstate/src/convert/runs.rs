@@ -1,9 +1,8 @@
 //! Which bytes go where: the components that an image holds, joined into runs.
 //!
 //! Starting a long copy takes as long as copying a kilobyte. So what lies side
-//! by side in both images is one run, and the first run begins with legacy
-//! region and header. AMD's two forms are one run, Intel's two: MPX left a hole
-//! in the standard form.
+//! by side in both images is one run. AMD's two forms are one, legacy region and
+//! header included; Intel's are two: MPX left a hole in the standard form.
 
 use core::ops::Range;
 
@@ -30,13 +29,18 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Copies it, without its first `skip` bytes.
+    /// Copies it.
     #[inline]
-    pub(super) fn copy(&self, image: &Image<'_>, skip: usize, out: &mut [u8]) {
+    pub(super) fn copy(&self, image: &Image<'_>, out: &mut [u8]) {
         // In range: both images are as long as their layouts make them.
-        let to = &mut out[self.to + skip..self.to_end];
-        let from = &image.bytes()[self.from + skip..];
+        let to = &mut out[self.to..self.to_end];
+        let from = &image.bytes()[self.from..];
         bytes::copy(to, &from[..to.len()]);
+    }
+
+    /// Clears what of it is no state.
+    #[inline]
+    pub(super) fn clear_gap(&self, out: &mut [u8]) {
         if rule!("canonical-gaps") && !self.gap.is_empty() {
             bytes::zero(&mut out[self.gap.clone()]);
         }
@@ -69,11 +73,17 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// Whether both images are of one machine: each component has one size.
+    #[inline]
+    pub(super) fn one_machine(&self) -> bool {
+        core::ptr::eq(self.read, self.written)
+    }
+
     /// Bytes of a component that are copied: another machine may have another size.
     #[inline]
     fn copied(&self, component: ComponentIndex) -> usize {
         let written = self.written.size_bytes(component);
-        if core::ptr::eq(self.read, self.written) {
+        if self.one_machine() {
             written
         } else {
             written.min(self.read.size_bytes(component))
@@ -85,8 +95,8 @@ impl<'a> Places<'a> {
     #[inline]
     pub(super) fn each_run(&self, held: ComponentSet, mut give: impl FnMut(&Run)) {
         let mut run = Run {
-            from: 0,
-            to: 0,
+            from: MIN_IMAGE_BYTES,
+            to: MIN_IMAGE_BYTES,
             to_end: MIN_IMAGE_BYTES,
             gap: 0..0,
         };
@@ -120,7 +130,7 @@ impl<'a> Places<'a> {
     /// than the other machine's.
     #[inline]
     pub(super) fn clear_tails(&self, held: ComponentSet, out: &mut [u8]) {
-        let tailed = if core::ptr::eq(self.read, self.written) {
+        let tailed = if self.one_machine() {
             held.intersection(self.written.tailed())
         } else {
             held

@@ -8,7 +8,7 @@ use crate::component::ComponentIndex;
 use crate::image::payload;
 use crate::legacy::FCW_INIT;
 use crate::legacy::LegacyRegion;
-use crate::testing::{bochs_sapphire_rapids, qemu_max};
+use crate::testing::{self, any_geometry, bochs_sapphire_rapids, qemu_max, user};
 
 fn set(bits: u64) -> ComponentSet {
     ComponentSet::from_bits_retain(bits)
@@ -50,6 +50,17 @@ fn image(
         }
     }
     bytes
+}
+
+/// A machine whose two forms lie alike, as AMD's do: long enough for every way
+/// of copying.
+fn one_piece() -> Geometry {
+    testing::geometry(&[
+        (2, user(256, 576)),
+        (5, user(64, 832)),
+        (6, user(512, 896)),
+        (7, user(1024, 1408)),
+    ])
 }
 
 fn canonical(geometry: &Geometry, form: Form, bytes: &[u8]) -> Vec<u8> {
@@ -277,6 +288,52 @@ proptest! {
         prop_assert_eq!(there.mxcsr(), source.mxcsr());
         prop_assert_eq!(there.in_use(), source.in_use());
         prop_assert_eq!(canonical(&g, to, &out), canonical(&g, from, &bytes));
+    }
+
+    /// Pieces, runs and words, against a copy of each component by itself; and
+    /// no byte that is neither the target's own nor the source's at that place.
+    #[test]
+    fn transfer_is_a_copy_of_each_component(
+        g in prop_oneof![Just(qemu_max()), Just(bochs_sapphire_rapids()), Just(one_piece()), any_geometry()],
+        (held, room, reach) in (any::<u64>(), any::<u64>(), 0_u32..20),
+        (from, to) in (any_form(), any_form()),
+        mxcsr in prop_oneof![Just(0x1f80u32), Just(0x1fa5)],
+    ) {
+        let all = g.known().difference(g.supervisor());
+        // Often all up to some component, as machines' images are.
+        let up_to = set((1 << reach) - 1).intersection(all);
+        let held = if reach % 2 == 0 { up_to } else { set(held).intersection(all) };
+        let layout = set(room).intersection(all).union(held).union(set(3));
+        let mut bytes = image(&g, from, layout, held, 0, mxcsr, 0xee);
+        // Every byte of state another one than its neighbours.
+        for place in g.placements(from, held) {
+            for (i, byte) in bytes[payload(place)].iter_mut().enumerate() {
+                *byte = (i % 191) as u8 + place.component.get();
+            }
+        }
+        let source = Image::new(&bytes, &g, from).unwrap();
+        let target = Target { geometry: &g, form: to, layout: all };
+        let mut out = vec![0xdd; target.size_bytes() + 8];
+        transfer(&source, ComponentSet::ALL, target, &mut out).unwrap();
+        prop_assert_eq!(&out[target.size_bytes()..], &[0xdd; 8]);
+        let there = Image::new(&out, &g, to).unwrap();
+        prop_assert_eq!(there.xstate_bv().union(set(2)), held.union(set(2)));
+        prop_assert_eq!(there.mxcsr(), source.mxcsr());
+        prop_assert!(source.held().eq(there.held()), "a component differs");
+        let read = |image: &Image<'_>| {
+            let legacy = image.legacy();
+            (legacy.fcw, legacy.fip, legacy.st.map(|st| st[..10].to_vec()), legacy.xmm)
+        };
+        let expected = read(&source);
+        let has = |component| held.has(component);
+        if has(ComponentIndex::X87) {
+            prop_assert_eq!(read(&there).2, expected.2);
+            prop_assert_eq!((read(&there).0, read(&there).1), (expected.0, expected.1));
+        } else {
+            prop_assert!(there.legacy().x87_is_init());
+        }
+        let xmm = if has(ComponentIndex::SSE) { expected.3 } else { [[0; 16]; 16] };
+        prop_assert_eq!(read(&there).3, xmm);
     }
 
     /// What has no room is INIT there, and no byte of it is copied.

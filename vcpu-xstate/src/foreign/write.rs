@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 
 use super::Unholdable;
 use crate::component::{ComponentIndex, ComponentSet};
-use crate::convert::{Target, canonical_size, canonicalise, transfer};
+use crate::convert::{Target, canonical_size, canonicalise, transfer_whole};
 use crate::header::{COMPACTED, XsaveHeader};
 use crate::hw::Hardware;
 use crate::image::Image;
@@ -254,7 +254,7 @@ fn write_standard(
         form: Form::Standard,
         layout: moved,
     };
-    let written = transfer(image, moved, target, out);
+    let written = transfer_whole(image, moved, target, out);
     debug_assert!(written.is_ok(), "the buffer has been measured");
     if let Some(place) = out.get_mut(LEGACY_BYTES..MIN_IMAGE_BYTES)
         && let Ok(header) = XsaveHeader::mut_from_bytes(place)

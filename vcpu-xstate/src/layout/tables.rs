@@ -27,6 +27,86 @@ pub(super) struct Tables {
     tailed: ComponentSet,
     user: Packed,
     all: Packed,
+    /// Of the standard form and the compacted one.
+    between_forms: Pieces,
+    /// Of compacted images, whether they have supervisor components or not.
+    compacted: Pieces,
+}
+
+/// Sets of components that lie at the same places in two kinds of images, side
+/// by side from 576 on: copied in one piece. Each has one component more.
+///
+/// They are searched and not computed: the processor predicts which is the
+/// one, and so knows where the piece ends before it has read XSTATE_BV. A long
+/// copy, which does not begin before its length is known, begins sooner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pieces {
+    all: [Piece; Self::MOST],
+    /// How many there are.
+    len: usize,
+    /// How many have no alignment within.
+    gapless: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    set: ComponentSet,
+    /// The components that a layout must not have besides: every one below the
+    /// last one of the set, but for x87 and SSE.
+    without: ComponentSet,
+    end: u32,
+}
+
+impl Pieces {
+    /// More than any machine's user components below the first supervisor one.
+    const MOST: usize = 12;
+    const EMPTY: Self = Self {
+        all: [Piece {
+            set: ComponentSet::EMPTY,
+            without: ComponentSet::EMPTY,
+            end: MIN_IMAGE_BYTES as u32,
+        }; Self::MOST],
+        len: 1,
+        gapless: 1,
+    };
+
+    /// The places of one kind of image, as far as they are the same in the other.
+    fn of(one: Placements<'_>, mut other: Placements<'_>) -> Self {
+        let mut pieces = Self::EMPTY;
+        let (mut set, mut end, mut gapless) = (ComponentSet::EMPTY, MIN_IMAGE_BYTES, true);
+        for place in one.take(Self::MOST - 1) {
+            if other.next() != Some(place) || place.offset_bytes.wrapping_sub(end) >= 64 {
+                break;
+            }
+            gapless &= place.offset_bytes == end;
+            set.insert(ComponentSet::only(place.component));
+            end = place.range().end;
+            let below = ComponentSet::from_bits_retain(place.component.bit() - 1);
+            pieces.all[pieces.len] = Piece {
+                set,
+                without: below.difference(set).difference(ComponentSet::LEGACY),
+                end: end as u32,
+            };
+            pieces.len += 1;
+            pieces.gapless += usize::from(gapless);
+        }
+        pieces
+    }
+
+    /// Where `held` ends in images whose components, as far as their order
+    /// places them, are `layouts`; if it is one piece there. `with_gaps` or
+    /// only if it has none.
+    #[inline]
+    pub(super) fn end(
+        &self,
+        held: ComponentSet,
+        layouts: ComponentSet,
+        with_gaps: bool,
+    ) -> Option<usize> {
+        let len = if with_gaps { self.len } else { self.gapless };
+        let piece = self.all.iter().take(len).find(|piece| piece.set == held)?;
+        (!layouts.intersects(piece.without)).then_some(piece.end as usize)
+    }
 }
 
 /// The compacted places of one order of components.
@@ -62,6 +142,8 @@ impl Tables {
         tailed: ComponentSet::EMPTY,
         user: Packed::EMPTY,
         all: Packed::EMPTY,
+        between_forms: Pieces::EMPTY,
+        compacted: Pieces::EMPTY,
     };
 
     pub(super) fn of(geometry: &Geometry) -> Self {
@@ -71,6 +153,11 @@ impl Tables {
             all: Packed::of(geometry, known),
             ..Self::EMPTY
         };
+        let user = known.difference(geometry.supervisor);
+        let compacted = |order| geometry.placements(Form::Compacted, order);
+        tables.between_forms =
+            Pieces::of(compacted(user), geometry.placements(Form::Standard, user));
+        tables.compacted = Pieces::of(compacted(user), compacted(known));
         for place in geometry.placements(Form::Compacted, known) {
             tables.sizes[slot(place.component)] = place.size_bytes as u32;
             let defined = place.component.payload_bytes();
@@ -115,6 +202,16 @@ impl Tables {
         }
         let offsets = self.offsets(form, placed)?;
         Some(offsets[slot(last)] as usize + self.size(last))
+    }
+
+    /// What lies in one piece in images of both forms, or of the compacted one
+    /// alone. Images whose places have to be walked to are others.
+    #[inline]
+    pub(super) const fn pieces(&self, one: Form, other: Form) -> &Pieces {
+        match (one, other) {
+            (Form::Compacted, Form::Compacted) => &self.compacted,
+            _ => &self.between_forms,
+        }
     }
 
     /// Size of a component; 0 where it is not known.

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use vcpu_xstate::component::{ComponentIndex, ComponentSet};
-use vcpu_xstate::convert::{Target, transfer};
+use vcpu_xstate::convert::{Target, transfer_whole};
 use vcpu_xstate::header::{COMPACTED, XsaveHeader};
 use vcpu_xstate::hw::Silicon;
 use vcpu_xstate::layout::Form;
@@ -96,7 +96,7 @@ impl Scene {
                 form: Form::Compacted,
                 layout,
             };
-            transfer(&image, in_use, target, out.bytes_mut()).ok()?;
+            transfer_whole(&image, in_use, target, out.bytes_mut()).ok()?;
             Some(target.size_bytes())
         };
         let mut compacted = Buffer::new(0);
