@@ -142,9 +142,13 @@ impl VcpuXstate {
         memory: &mut impl AreaMemory,
     ) -> Result<(), NativeError> {
         let host = cpu.host();
-        let image = validate(claims, host.geometry(), image, host, &self.policy);
-        let image = image.map_err(NativeError::Content)?;
-        self.take(&image, host, memory)
+        // Judged and used where it lies: moving it takes as long as judging it.
+        let judged = validate(claims, host.geometry(), image, host, &self.policy);
+        let image = match &judged {
+            Ok(image) => image,
+            Err(rejection) => return Err(NativeError::Content(*rejection)),
+        };
+        self.take(image, host, memory)
             .map_err(NativeError::Import)?;
         self.leave_registers(cpu);
         Ok(())

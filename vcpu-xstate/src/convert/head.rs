@@ -84,9 +84,10 @@ impl Head {
         *header_out = *header;
     }
 
-    /// Writes the legacy region and `header` to `out`, every byte.
+    /// Writes the legacy region and `header` to `out`, every byte. Where `COPIED`,
+    /// the bytes of `image` are there already, and what must differ is written.
     #[inline]
-    pub(super) fn write(
+    pub(super) fn write<const COPIED: bool>(
         &self,
         image: &Image<'_>,
         header: &XsaveHeader,
@@ -98,19 +99,23 @@ impl Head {
         };
         if self.x87 || !rule!("init-fills-in-x87") {
             to[0] = U64::new(from[0].get() & CONTROL);
-            (to[1], to[2]) = (from[1], from[2]);
+            if !COPIED {
+                (to[1], to[2]) = (from[1], from[2]);
+            }
             for word in (ST..XMM.start).step_by(2) {
-                to[word] = from[word];
+                if !COPIED {
+                    to[word] = from[word];
+                }
                 to[word + 1] = U64::new(from[word + 1].get() & ST_HIGH);
             }
         } else {
             init_x87(to);
         }
         to[MXCSR] = U64::new(self.mxcsr.into());
-        if self.xmm || !rule!("init-fills-in-xmm") {
-            bytes::copy(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
-        } else {
+        if !self.xmm && rule!("init-fills-in-xmm") {
             bytes::zero(to[XMM].as_mut_bytes());
+        } else if !COPIED {
+            bytes::copy(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
         }
         if rule!("canonical-reserved-bytes") {
             to[XMM.end..].fill(U64::ZERO);

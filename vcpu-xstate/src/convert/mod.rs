@@ -172,17 +172,28 @@ pub fn transfer_whole(
     let mut end = MIN_IMAGE_BYTES;
     let (mut own_from, mut own_to) = (None, None);
     let places = Places::new(image, &target, &mut own_from, &mut own_to);
+    // A long copy takes the head with it: what of it must differ is written
+    // over it. Words go better around the head.
+    let mut copied = false;
+    let from = image.bytes();
     if let Some(piece) = one_piece(image, plan.extended, &target, false) {
-        let extended = MIN_IMAGE_BYTES..piece;
-        bytes::copy(&mut out[extended.clone()], &image.bytes()[extended]);
         end = piece;
+        copied = end >= LONG_BYTES;
+        let start = if copied { 0 } else { MIN_IMAGE_BYTES };
+        bytes::copy(&mut out[start..end], &from[start..end]);
     } else {
         places.each_run(plan.extended, |run| {
             if !cleared && run.to > end {
                 bytes::zero(&mut out[end..run.to]);
             }
             end = run.to_end;
-            run.copy(image, out);
+            let beside = run.to == MIN_IMAGE_BYTES && run.from == MIN_IMAGE_BYTES;
+            if beside && end >= LONG_BYTES {
+                copied = true;
+                bytes::copy(&mut out[..end], &from[..end]);
+            } else {
+                run.copy(image, out);
+            }
             run.clear_gap(out);
         });
     }
@@ -190,7 +201,11 @@ pub fn transfer_whole(
         bytes::zero(&mut out[end..]);
     }
     places.clear_tails(plan.extended, out);
-    plan.head.write(image, &plan.header, first(out));
+    if copied {
+        plan.head.write::<true>(image, &plan.header, first(out));
+    } else {
+        plan.head.write::<false>(image, &plan.header, first(out));
+    }
     Ok(())
 }
 
