@@ -84,7 +84,7 @@ fn report(effort: Effort, json: bool, strict: bool) -> Result<Verdict, String> {
         print!("{text}");
     }
     let regressed = rows.iter().any(Row::regressed);
-    let fast = !regressed && !(strict && above > 0);
+    let fast = !(regressed || strict && above > 0);
     Ok(Verdict { fast, few })
 }
 
