@@ -2,7 +2,10 @@
 //!
 //! XRSTORS checks what WRMSR would check and faults, some parts XRSTOR too
 //! (SDM Vol. 1, 13.5 XSAVE-Managed State; 13.12 Operation of XRSTORS). A rule
-//! here is never wider than the processor's.
+//! here is never wider than the processor's. Two are narrower: BNDCFGU and
+//! TILECFG never fault, the processor mends what it does not like. But then the
+//! guest would find another state than the one in the image, and no processor
+//! saves such an image.
 
 use crate::component::ComponentIndex;
 use crate::error::broken_rules;
@@ -98,7 +101,8 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
         only(value, !reserved)
     };
     match component {
-        // BNDCFGU: base of the directory, BNDPRESERVE, EN. BNDSTATUS is free.
+        // BNDCFGU: base of the directory, BNDPRESERVE, EN. BNDSTATUS is free. A
+        // restore does not fault on the rest, it ignores it: our rule.
         ComponentIndex::BNDCSR => address(0, 0xffc),
         // PASID and a valid bit.
         ComponentIndex::PASID => only(at(0), 0x800f_ffff),

@@ -1,7 +1,9 @@
 //! Which values XRSTOR and XRSTORS refuse to load, register by register.
 //!
 //! SDM Vol. 1, 13.5: a restore of supervisor state faults where WRMSR of the
-//! same register would; BNDCFGU is checked by XRSTOR too (Vol. 1, App. E).
+//! same register would. User state is loaded whatever it is; of BNDCFGU and
+//! TILECFG other values than those in the area ([`bound_configuration`],
+//! [`tile_configuration`]).
 //! What PT and HWP allow depends on further CPUID leaves; the model takes any
 //! value of them but reserved bits that no processor has.
 
@@ -36,8 +38,6 @@ fn registers(component: u8) -> &'static [Takes] {
     use Takes::{Address, Any, Bits, CetControl, LbrDepth, ShadowStack};
     const LBR_HEAD: [Takes; 2] = [Bits(0x007f_000f), LbrDepth];
     match component {
-        // BNDCFGU: EN, BNDPRESERVE and the base of the directory; BNDSTATUS.
-        4 => &[Address(0xffc), Any],
         // IA32_RTIT_CTL and eight more: bits above those of any version.
         8 => &[Bits(0x03ff_ffff_ffff_ffff)],
         // IA32_PASID: PASID and its valid bit.
@@ -149,6 +149,15 @@ impl Machine {
 fn canonical(address: u64, bits: u32) -> bool {
     let half = 1u64 << (bits - 1);
     address < half || address >= half.wrapping_neg()
+}
+
+/// What XRSTOR and XRSTORS make of a value of BNDCFGU (Vol. 1, App. E, Intel
+/// MPX: configuration registers): reserved bits 11:2 are ignored, and so are the
+/// address bits above the highest implemented one, which is sign-extended.
+pub(super) const fn bound_configuration(value: u64, machine: &Machine) -> u64 {
+    let unused = 64 - machine.linear_address_bits;
+    let extended = ((value << unused) as i64 >> unused) as u64;
+    extended & !0xffc
 }
 
 /// Whether a tile configuration is one that LDTILECFG takes (Vol. 2,

@@ -7,6 +7,7 @@ use crate::component::ComponentIndex;
 
 const COMPACTED: u64 = 1 << 63;
 const SSE: u64 = 2;
+const BNDCSR: u8 = 4;
 const TILECFG: u8 = 17;
 
 /// The header, and what follows from it and EDX:EAX.
@@ -223,7 +224,14 @@ impl Cpu {
             return Ok(());
         }
         let to = self.registers.extended_mut(i);
-        if i == LBR && held.len() >= LBR_DEPTH.end {
+        if component.get() == BNDCSR
+            && let Some((bndcfgu, bndstatus)) = held.split_first_chunk()
+            && let Some((to_bndcfgu, to_bndstatus)) = to.split_first_chunk_mut()
+        {
+            let value = u64::from_le_bytes(*bndcfgu);
+            *to_bndcfgu = legal::bound_configuration(value, &self.machine).to_le_bytes();
+            to_bndstatus.copy_from_slice(bndstatus);
+        } else if i == LBR && held.len() >= LBR_DEPTH.end {
             // IA32_LBR_DEPTH is saved but never restored (Vol. 3, Last Branch
             // Records: XSAVE support).
             to[..LBR_DEPTH.start].copy_from_slice(&held[..LBR_DEPTH.start]);

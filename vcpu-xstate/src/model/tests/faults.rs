@@ -104,8 +104,6 @@ fn table() -> Vec<Row> {
         ("Vol. 1 13.8.1 MXCSR whatever XSTATE_BV says", |p| { let mut a = area(0, 0); a[26] = 1; p.xrstor(AT, &a, 4) }, Reason::Mxcsr(0x1_1f80)),
         ("Vol. 1 13.8.2 MXCSR", |p| { let mut a = area(2, C | 2); a[27] = 1; p.xrstor(AT, &a, 2) }, Reason::Mxcsr(0x100_1f80)),
         ("Vol. 1 13.12 MXCSR", |p| { let mut a = area(2, C | 2); a[26] = 2; p.xrstors(AT, &a, 2) }, Reason::Mxcsr(0x2_1f80)),
-        ("Vol. 1 App. E BNDCFGU of XRSTOR", |p| { let mut a = area(16, 0); a[1025] = 8; p.xrstor(AT, &a, 16) }, Reason::ReservedValue(component(4), 0x800)),
-        ("Vol. 1 App. E BNDCFGU", |p| value(p, 4, 0, HOLE), Reason::NonCanonical(component(4), HOLE)),
         ("Vol. 1 13.5.6 PT", |p| value(p, 8, 0, 1 << 63), Reason::ReservedValue(component(8), 1 << 63)),
         ("Vol. 1 13.5.8 IA32_PASID", |p| value(p, 10, 0, 1 << 20), Reason::ReservedValue(component(10), 1 << 20)),
         ("Vol. 1 13.5.9 IA32_U_CET reserved", |p| value(p, 11, 0, 1 << 6), Reason::ReservedValue(component(11), 1 << 6)),

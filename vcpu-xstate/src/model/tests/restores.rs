@@ -246,3 +246,31 @@ fn older_amd_leaves_the_last_owners_pointers() {
     cpu.xrstor(AT, &area(0, 0), 1).unwrap();
     assert_eq!(cpu.registers().x87.fip, 0);
 }
+
+/// Vol. 1 App. E: BNDCFGU was refused where the processor ignores its reserved
+/// bits and the upper ones of its address.
+#[test]
+fn bndcfgu_never_faults() {
+    let bndcsr = component(4);
+    for (written, read) in [
+        (0x1000 | 3, 0x1000 | 3),
+        (0x1000 | 0xfff, 0x1000 | 3),
+        (1 << 47, 0xffff_8000_0000_0000),
+        (0x7fff_0000_0000_1001, 0x1001),
+    ] {
+        for supervisor in [false, true] {
+            let mut cpu = cpu();
+            let mut area = area(16, C | 16);
+            area[576..584].copy_from_slice(&u64::to_le_bytes(written));
+            area[584..592].copy_from_slice(&u64::MAX.to_le_bytes());
+            if supervisor {
+                cpu.xrstors(AT, &area, 16).unwrap();
+            } else {
+                cpu.xrstor(AT, &area, 16).unwrap();
+            }
+            let held = cpu.registers().component(bndcsr);
+            let expected = [u64::to_le_bytes(read), u64::MAX.to_le_bytes()].concat();
+            assert_eq!(held, expected, "{written:#x}");
+        }
+    }
+}
