@@ -162,3 +162,30 @@ fn lbr_was_offered_though_nobody_switches_its_depth() {
     host.permit(ComponentSet::only(ComponentIndex::LBR));
     assert_eq!(host.offered().bits(), 0x8007);
 }
+
+/// MPX is whole here: the report said that a part of it is missing.
+#[test]
+fn mpx_beside_apx_says_so() {
+    let geometry = geometry(&[
+        (2, user(256, 576)),
+        (3, user(64, 960)),
+        (4, user(64, 1024)),
+        (19, user(128, 1088)),
+    ]);
+    let mut host = crate::testing::host(geometry, 0x7);
+    let apx = ComponentSet::only(ComponentIndex::APX);
+    for component in ComponentSet::MPX {
+        let why = host.withheld(component).unwrap();
+        assert_eq!(why, Withheld::Beside(ComponentIndex::APX));
+        let text = why.to_string();
+        assert_eq!(text, "XCR0 cannot hold it beside apx, which is offered");
+    }
+    host.restrict(ComponentSet::only(ComponentIndex::BNDREGS));
+    let bndcsr = host.withheld(ComponentIndex::BNDCSR);
+    assert_eq!(bndcsr, Some(Withheld::Group(ComponentSet::MPX)));
+    host.restrict(apx);
+    assert_eq!(
+        host.withheld(ComponentIndex::APX),
+        Some(Withheld::RoundTrip)
+    );
+}

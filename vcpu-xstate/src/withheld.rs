@@ -28,6 +28,8 @@ pub enum Withheld {
     RoundTrip,
     /// XCR0 can hold it only in this company, part of which is missing.
     Group(ComponentSet),
+    /// XCR0 cannot hold it beside this component, which is offered.
+    Beside(ComponentIndex),
 }
 
 impl fmt::Display for Withheld {
@@ -45,6 +47,9 @@ impl fmt::Display for Withheld {
             Self::Permission => f.write_str("not permitted on this host"),
             Self::RoundTrip => f.write_str("does not survive a restore and a save"),
             Self::Group(group) => write!(f, "part of the group {group} is missing"),
+            Self::Beside(other) => {
+                write!(f, "XCR0 cannot hold it beside {other}, which is offered")
+            }
         }
     }
 }

@@ -192,7 +192,8 @@ fn supervisor_state_in_use_is_named() {
         assert_eq!(xen, Err(Unholdable::Supervisor(ComponentIndex::CET_U)));
         // Who moves its MSRs says so.
         let by_msr = Destination::KVM.with_elsewhere(ComponentSet::CET);
-        image.write_standard(by_msr, &mut out).unwrap();
+        let written = image.write_standard(by_msr, &mut out).unwrap();
+        assert_eq!(written.len_bytes, image.standard_size(by_msr));
         assert_eq!(header(&out).0 & 0x1800, 0);
     });
     // Enabled and INIT: KVM has an MSR for that, Xen has nothing.
@@ -315,4 +316,18 @@ proptest! {
         let claims = claims(XCR0, room);
         with_trusted(&claims, held, &all, |image| comes_back(image, &all));
     }
+}
+
+/// The size counted what goes by another way, too.
+#[test]
+fn what_goes_elsewhere_takes_no_room() {
+    let all = policy(ALL);
+    with_trusted(&claims(XCR0, XCR0), 0x7, &all, |image| {
+        let elsewhere = Destination::KVM.with_elsewhere(set(4));
+        assert_eq!(image.standard_size(Destination::KVM), 832);
+        assert_eq!(image.standard_size(elsewhere), 576);
+        let mut out = vec![0xcc; 576];
+        let written = image.write_standard(elsewhere, &mut out).unwrap();
+        assert_eq!((written.len_bytes, header(&out).0 & 7), (576, 3));
+    });
 }

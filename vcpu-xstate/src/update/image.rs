@@ -90,6 +90,7 @@ pub fn begin_image<'a>(
 /// #     shadow_stacks: false, branch_tracking: false };
 /// // A standard image with everything INIT, as KVM_GET_XSAVE2 may give it.
 /// let mut image = vec![0; 2696];
+/// image[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes()); // MXCSR
 /// let mut pkru = begin_image_view::<Pkru>(&mut image, &geometry, Form::Standard, &limits)?;
 /// pkru.set(ProtectionKey::new(1).unwrap(), Access::ReadOnly);
 /// pkru.finish()?;
