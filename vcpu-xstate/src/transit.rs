@@ -69,7 +69,7 @@ impl VcpuXstate {
     pub fn export_size<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> usize {
         cpu.save(self);
         let geometry = cpu.host().geometry();
-        canonical_size(&self.area.image(geometry), geometry, self.left_out())
+        canonical_size(&self.area.image(geometry), self.left_out())
     }
 
     /// What the guest's XFD disables is not moved.
@@ -95,8 +95,7 @@ impl VcpuXstate {
         cpu.save(self);
         let geometry = cpu.host().geometry();
         let image = self.area.image(geometry);
-        let written =
-            canonicalise(&image, geometry, self.left_out(), out).map_err(ExportError::TooSmall)?;
+        let written = canonicalise(&image, self.left_out(), out).map_err(ExportError::TooSmall)?;
         Ok(Exported {
             claims: Claims {
                 xstate_mask: self.policy.mask.bits(),

@@ -498,9 +498,8 @@ fn round_trip(sample: &Sample, trusted: &TrustedImage<'_>) {
     let mut out = vec![0; 20_000];
     let exported = vcpu.export(&mut cpu, &mut out).unwrap();
     let mut direct = vec![0; 20_000];
-    let geometry = &sample.geometry;
     let left_out = set(sample.claims.xfd);
-    let canonical = canonicalise(trusted.image(), geometry, left_out, &mut direct).unwrap();
+    let canonical = canonicalise(trusted.image(), left_out, &mut direct).unwrap();
     assert_eq!(exported.image_len, canonical.len_bytes);
     assert!(out == direct, "the state changed on its way");
 }

@@ -162,9 +162,9 @@ fn sources<'a>(layout: &'a Layout, record: &'a Record) -> [Source<'a>; 2] {
 /// The canonical image of a source.
 fn canonical(layout: &Layout, source: &Source<'_>) -> Vec<u8> {
     let leave_out = ComponentSet::ALL.difference(source.taken);
-    let size = canonical_size(&source.image, &layout.geometry, leave_out);
+    let size = canonical_size(&source.image, leave_out);
     let mut out = vec![0xa5; size];
-    let written = canonicalise(&source.image, &layout.geometry, leave_out, &mut out);
+    let written = canonicalise(&source.image, leave_out, &mut out);
     assert_eq!(written.map(|c| c.len_bytes), Ok(size));
     out
 }

@@ -38,14 +38,16 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of `held` from `image`; MXCSR only where SSE is among `components`.
+    /// Of `held` from `image`; MXCSR only where SSE or AVX is among `components`,
+    /// to both of which it belongs (SDM Vol. 1, 13.8.1).
     /// SSE holds state for its MXCSR alone too: a compacted restore takes MXCSR
     /// only with XSTATE_BV\[1\], while XSAVE may have cleared that bit (all XMM
     /// zero) with an MXCSR that is not INIT. Everybody's conversion lost it there.
     #[inline]
     pub(super) fn of(image: &Image<'_>, held: ComponentSet, components: ComponentSet) -> Self {
         let sse = ComponentSet::only(ComponentIndex::SSE);
-        let mxcsr = if components.contains(sse) {
+        let owners = sse.union(ComponentSet::only(ComponentIndex::AVX));
+        let mxcsr = if components.intersects(owners) {
             image.mxcsr()
         } else {
             MXCSR_INIT

@@ -85,7 +85,12 @@ pub struct Canonical {
 
 /// Writes what `image` holds of `components` to `out`, as `target` wants it.
 /// Components that have no room there, or that `image` does not hold, are
-/// INIT in the result. MXCSR stays what the guest would see.
+/// INIT in the result.
+///
+/// MXCSR belongs to SSE and to AVX both (SDM Vol. 1, 13.8.1): it stays what the
+/// guest would see if either is among `components`, and is INIT otherwise.
+/// Where it is not INIT, XSTATE_BV\[1\] is set for it, whether XMM registers
+/// hold something or not: without that bit the compacted form has no MXCSR.
 ///
 /// Written is **what a restore reads**: header, MXCSR, and the components that
 /// XSTATE_BV names; of the legacy region also the INIT values of x87 and XMM
@@ -260,30 +265,36 @@ impl Plan {
 }
 
 /// Bytes of the canonical image of what `image` has in use, without `leave_out`.
-pub fn canonical_size(image: &Image<'_>, geometry: &Geometry, leave_out: ComponentSet) -> usize {
+pub fn canonical_size(image: &Image<'_>, leave_out: ComponentSet) -> usize {
+    let components = kept(image, leave_out);
+    image.geometry().image_size(Form::Compacted, components)
+}
+
+/// What of an image the canonical one holds: what is in use and not left out,
+/// and SSE where its MXCSR is kept for AVX, as [`transfer`] says.
+#[inline]
+fn kept(image: &Image<'_>, leave_out: ComponentSet) -> ComponentSet {
     let components = image.in_use().difference(leave_out);
-    geometry.image_size(Form::Compacted, components)
+    Head::of(image, components, components).xstate_bv()
 }
 
 /// Writes the canonical image of what `image` has in use, without `leave_out`.
-/// `geometry` is that of the image.
 ///
 /// # Errors
 /// `out` is too small; nothing was written.
 #[inline]
 pub fn canonicalise(
     image: &Image<'_>,
-    geometry: &Geometry,
     leave_out: ComponentSet,
     out: &mut [u8],
 ) -> Result<Canonical, TooSmall> {
-    let components = image.in_use().difference(leave_out);
+    let components = kept(image, leave_out);
     let target = Target {
-        geometry,
+        geometry: image.geometry(),
         form: Form::Compacted,
         layout: components,
     };
-    transfer_whole(image, components, target, out)?;
+    transfer_whole(image, components.difference(leave_out), target, out)?;
     Ok(Canonical {
         components,
         len_bytes: target.size_bytes(),

@@ -6,8 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::*;
 use crate::component::ComponentIndex;
 use crate::image::payload;
-use crate::legacy::FCW_INIT;
-use crate::legacy::LegacyRegion;
+use crate::legacy::{FCW_INIT, LegacyRegion, MXCSR_INIT};
 use crate::testing::{self, any_geometry, bochs_sapphire_rapids, qemu_max, user};
 
 fn set(bits: u64) -> ComponentSet {
@@ -66,19 +65,19 @@ fn one_piece() -> Geometry {
 fn canonical(geometry: &Geometry, form: Form, bytes: &[u8]) -> Vec<u8> {
     let image = Image::new(bytes, geometry, form).unwrap();
     let mut out = vec![0xcc; 20_000];
-    let written = canonicalise(&image, geometry, ComponentSet::EMPTY, &mut out).unwrap();
+    let written = canonicalise(&image, ComponentSet::EMPTY, &mut out).unwrap();
     assert!(
         out[written.len_bytes..].iter().all(|b| *b == 0xcc),
         "wrote past its length"
     );
     let mut other = vec![0x33; written.len_bytes];
-    canonicalise(&image, geometry, ComponentSet::EMPTY, &mut other).unwrap();
+    canonicalise(&image, ComponentSet::EMPTY, &mut other).unwrap();
     assert!(
         out[..written.len_bytes] == other,
         "a byte was left as it was"
     );
     assert_eq!(
-        canonical_size(&image, geometry, ComponentSet::EMPTY),
+        canonical_size(&image, ComponentSet::EMPTY),
         written.len_bytes
     );
     out.truncate(written.len_bytes);
@@ -227,7 +226,7 @@ fn a_small_buffer_is_left_alone() {
     let source = Image::new(&bytes, &g, Form::Standard).unwrap();
     let mut out = [0xcc; 831];
     assert_eq!(
-        canonicalise(&source, &g, ComponentSet::EMPTY, &mut out),
+        canonicalise(&source, ComponentSet::EMPTY, &mut out),
         Err(TooSmall {
             needed_bytes: 832,
             given_bytes: 831
@@ -353,4 +352,59 @@ proptest! {
             prop_assert_eq!(copied, held.has(place.component), "{}", place.component);
         }
     }
+}
+
+/// Standard XRSTOR takes MXCSR for AVX as for SSE: taking AVX alone lost it.
+#[test]
+fn mxcsr_was_lost_where_avx_is_taken_without_sse() {
+    let g = bochs_sapphire_rapids();
+    let (avx, sse) = (set(4), set(2));
+    let source = image(&g, Form::Standard, avx, avx, 3, 0x1fa5, 0);
+    let source = Image::new(&source, &g, Form::Standard).unwrap();
+    for form in [Form::Standard, Form::Compacted] {
+        let target = Target {
+            geometry: &g,
+            form,
+            layout: avx,
+        };
+        let mut out = vec![0; target.size_bytes()];
+        transfer(&source, avx, target, &mut out).unwrap();
+        let written = Image::new(&out, &g, form).unwrap();
+        assert_eq!(written.mxcsr(), 0x1fa5, "{form:?}");
+        assert_eq!(written.xstate_bv(), avx.union(sse), "{form:?}");
+        assert!(written.legacy().xmm_is_init());
+        // It belongs to nothing else.
+        transfer(&source, set(0x2_0001), target, &mut out).unwrap();
+        let written = Image::new(&out, &g, form).unwrap();
+        assert_eq!(written.mxcsr(), MXCSR_INIT, "{form:?}");
+    }
+    // A canonical image says what it holds, SSE being left out or not.
+    let mut out = vec![0; 1024];
+    for leave_out in [set(0), sse] {
+        let canonical = canonicalise(&source, leave_out, &mut out).unwrap();
+        assert_eq!(canonical.components, avx.union(sse));
+        assert_eq!(canonical.len_bytes, canonical_size(&source, leave_out));
+        let bytes = &out[..canonical.len_bytes];
+        let written = Image::new(bytes, &g, Form::Compacted).unwrap();
+        assert_eq!(written.layout(), canonical.components);
+        assert_eq!(written.xstate_bv(), canonical.components);
+        assert_eq!(written.mxcsr(), 0x1fa5);
+    }
+}
+
+/// Every layout bit but the machine's: none is named where it has no place.
+#[test]
+fn a_layout_of_everything_names_what_the_machine_has() {
+    let g = qemu_max();
+    let source = image(&g, Form::Standard, set(7), set(7), 3, 0x1fa5, 0);
+    let source = Image::new(&source, &g, Form::Standard).unwrap();
+    let target = Target {
+        geometry: &g,
+        form: Form::Compacted,
+        layout: ComponentSet::ALL,
+    };
+    let mut out = vec![0; target.size_bytes()];
+    transfer(&source, ComponentSet::ALL, target, &mut out).unwrap();
+    let written = Image::new(&out, &g, Form::Compacted).unwrap();
+    assert_eq!(written.layout(), g.known());
 }

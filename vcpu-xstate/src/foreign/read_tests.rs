@@ -81,7 +81,7 @@ fn canonical(bytes: &[u8], form: Form) -> Vec<u8> {
     let host = machine();
     let image = Image::new(bytes, host.geometry(), form).unwrap();
     let mut out = vec![0; 20_000];
-    let written = canonicalise(&image, host.geometry(), set(0), &mut out).unwrap();
+    let written = canonicalise(&image, set(0), &mut out).unwrap();
     out.truncate(written.len_bytes);
     out
 }

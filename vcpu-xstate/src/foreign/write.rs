@@ -92,7 +92,7 @@ impl TrustedImage<'_> {
     /// Bytes of the canonical image that [`export`](Self::export) writes.
     pub fn export_size(&self) -> usize {
         let image = self.image();
-        canonical_size(image, image.geometry(), ComponentSet::EMPTY)
+        canonical_size(image, ComponentSet::EMPTY)
     }
 
     /// Writes its canonical image, as a blob wants it: compacted, what is in
@@ -102,8 +102,8 @@ impl TrustedImage<'_> {
     /// `out` is too small; nothing was written.
     pub fn export(&self, out: &mut [u8]) -> Result<Exported, ExportError> {
         let image = self.image();
-        let written = canonicalise(image, image.geometry(), ComponentSet::EMPTY, out)
-            .map_err(ExportError::TooSmall)?;
+        let written =
+            canonicalise(image, ComponentSet::EMPTY, out).map_err(ExportError::TooSmall)?;
         Ok(Exported {
             claims: Claims {
                 xcomp_bv: written.components.bits() | COMPACTED,
@@ -188,10 +188,11 @@ impl VcpuXstate {
     }
 }
 
-/// What may be held at all: what is in use and not disabled by the guest's XFD.
-fn moved(image: &Image<'_>, claims: &Claims) -> ComponentSet {
+/// What the image is to hold: what is in use, is not disabled by the guest's
+/// XFD, and has no other way.
+fn moved(image: &Image<'_>, claims: &Claims, to: Destination) -> ComponentSet {
     let disabled = ComponentSet::from_bits_retain(claims.xfd);
-    image.in_use().difference(disabled)
+    image.in_use().difference(disabled).difference(to.elsewhere)
 }
 
 /// The user components of `accum` and XCR0, groups whole: Xen checks both as
@@ -216,7 +217,7 @@ fn standard_size(image: &Image<'_>, claims: &Claims, to: Destination) -> usize {
     let room = if to.sized_by_accum {
         accumulated(geometry, claims)
     } else {
-        moved(image, claims)
+        moved(image, claims, to)
     };
     geometry.image_size(Form::Standard, room)
 }
@@ -228,7 +229,7 @@ fn write_standard(
     out: &mut [u8],
 ) -> Result<Standard, Unholdable> {
     let geometry = image.geometry();
-    let moved = moved(image, claims).difference(to.elsewhere);
+    let moved = moved(image, claims, to);
     check(geometry, claims, to, moved, out.len())?;
     let needed = standard_size(image, claims, to);
     if out.len() < needed {

@@ -141,7 +141,7 @@ fn pass(host: &HostXstate, mask: ComponentSet, from: &[Block], form: Form) -> Ve
 fn canonical(host: &HostXstate, form: Form, image: &[Block]) -> Vec<u8> {
     let image = Image::new(image.as_bytes(), host.geometry(), form).expect("the CPU's own image");
     let mut out = vec![0; 20_000];
-    let written = canonicalise(&image, host.geometry(), ComponentSet::EMPTY, &mut out);
+    let written = canonicalise(&image, ComponentSet::EMPTY, &mut out);
     out.truncate(written.expect("large enough").len_bytes);
     out
 }
@@ -235,15 +235,16 @@ fn silicon_restores_what_it_saved() {
     let mask = mask.difference(ComponentSet::only(ComponentIndex::SSE));
     let mut first = blocks(host.geometry().image_size(Form::Standard, mask));
     let mut second = first.clone();
-    let mut silicon = Silicon;
+    // SAFETY: `host` was read of this processor; ring 3's part of it is asked for.
+    let mut silicon = unsafe { Silicon::new() };
     let save = SaveInstruction::Xsave;
     // SAFETY: aligned, sized for `mask`, zeroed headers; the restored state is
     // the one that was just saved.
     let restored = unsafe {
-        silicon.save(save, first.as_mut_ptr().cast(), mask.bits());
-        let image = first.as_ptr().cast();
+        silicon.save(save, first.as_mut_slice().as_mut_bytes(), mask.bits());
+        let image = first.as_slice().as_bytes();
         let restored = silicon.restore(RestoreInstruction::Xrstor, image, mask.bits());
-        silicon.save(save, second.as_mut_ptr().cast(), mask.bits());
+        silicon.save(save, second.as_mut_slice().as_mut_bytes(), mask.bits());
         restored
     };
     assert_eq!(restored, Ok(()));

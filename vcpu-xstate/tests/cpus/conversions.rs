@@ -206,7 +206,7 @@ impl<'a> Bench<'a> {
     fn canonical(&self, image: &[u8], form: Form, what: &str) -> Vec<u8> {
         let image = Image::new(image, self.geometry, form).expect(what);
         let mut out = vec![0xee; 16 << 10];
-        let written = canonicalise(&image, self.geometry, ComponentSet::EMPTY, &mut out);
+        let written = canonicalise(&image, ComponentSet::EMPTY, &mut out);
         out.truncate(written.expect(what).len_bytes);
         out
     }

@@ -111,7 +111,7 @@ fn saved_by_any_instruction_and_imported() {
 
         let image = Image::new(&image, geometry, form).expect("the processor's own");
         let mut blob = vec![0; 16 << 10];
-        let written = canonicalise(&image, geometry, ComponentSet::EMPTY, &mut blob);
+        let written = canonicalise(&image, ComponentSet::EMPTY, &mut blob);
         let written = written.expect("large enough");
         blob.truncate(written.len_bytes);
         let mask = policy.mask;

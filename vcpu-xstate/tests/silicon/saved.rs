@@ -90,8 +90,8 @@ fn one(bench: &Bench, tally: &mut Tally, state: &State, rfbm: u64) {
 fn canonical(bench: &Bench, saved: &Saved, taken: u64) -> Vec<u8> {
     let image = Image::new(&saved.bytes, bench.geometry(), saved.form).expect("its own image");
     let leave_out = ComponentSet::ALL.difference(ComponentSet::from_bits_retain(taken));
-    let mut out = vec![0xa5; canonical_size(&image, bench.geometry(), leave_out)];
-    canonicalise(&image, bench.geometry(), leave_out, &mut out).expect("its own size");
+    let mut out = vec![0xa5; canonical_size(&image, leave_out)];
+    canonicalise(&image, leave_out, &mut out).expect("its own size");
     out
 }
 

@@ -105,8 +105,8 @@ pub fn forget_lbr_depth(bytes: &mut [u8], geometry: &Geometry, form: Form) {
 /// Where its size was told wrongly.
 #[must_use]
 pub fn canonical(image: &Image<'_>, geometry: &Geometry) -> Vec<u8> {
-    let mut out = vec![0xa5; canonical_size(image, geometry, ComponentSet::EMPTY)];
-    let written = canonicalise(image, geometry, ComponentSet::EMPTY, &mut out).expect("room");
+    let mut out = vec![0xa5; canonical_size(image, ComponentSet::EMPTY)];
+    let written = canonicalise(image, ComponentSet::EMPTY, &mut out).expect("room");
     assert_eq!(written.len_bytes, out.len());
     let compacted = Image::new(&out, geometry, Form::Compacted).expect("canonical");
     assert_eq!(compacted.in_use(), written.components);
