@@ -1,4 +1,5 @@
 //! A vCPU's blob in one pass says what the same steps one by one say, and is refused where they refuse.
+#![allow(unsafe_code)] // `Silicon::new`
 
 use migration_abi::blob::{Blob, latest};
 use migration_abi::xstate::{self, HostLayouts, XstateError};
@@ -67,7 +68,8 @@ impl Side {
         Self {
             vcpu: VcpuXstate::new(1, &policy, &host, &mut Heap).unwrap(),
             layouts: HostLayouts::new(host.geometry()).unwrap(),
-            cpu: PcpuXstate::new(CpuId(0), Silicon, host),
+            // SAFETY: it is never asked to execute an instruction.
+            cpu: PcpuXstate::new(CpuId(0), unsafe { Silicon::new() }, host),
         }
     }
 

@@ -9,6 +9,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr::{slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -70,6 +71,7 @@ pub struct Area {
     format: Format,
     size_bytes: usize,
     layout_id: u64,
+    label: u64,
 }
 
 impl Area {
@@ -95,6 +97,7 @@ impl Area {
             format,
             size_bytes,
             layout_id: geometry.id(format),
+            label: geometry.label(format),
         };
         if rule!("new-area-is-init") {
             area.set_init();
@@ -189,14 +192,28 @@ impl Area {
         self.layout_id
     }
 
-    /// Where its image begins, aligned to 64; valid for all of it.
-    pub(crate) const fn start(&self) -> *const u8 {
-        self.buffer.as_ptr().cast()
+    /// [`Geometry::label`] of what it was made for, or of what it was found to
+    /// have room for.
+    #[inline(always)]
+    pub(crate) const fn label(&self) -> u64 {
+        self.label
+    }
+
+    /// `label` is that of a geometry whose image of this mask has room here.
+    pub(crate) const fn set_label(&mut self, label: u64) {
+        self.label = label;
+    }
+
+    /// Its image, aligned to 64; valid for all of it.
+    #[inline(always)]
+    pub(crate) const fn start(&self) -> *const [u8] {
+        slice_from_raw_parts(self.buffer.as_ptr().cast(), self.size_bytes)
     }
 
     /// As [`start`](Self::start), to be written.
-    pub(crate) const fn start_mut(&mut self) -> *mut u8 {
-        self.buffer.as_mut_ptr().cast()
+    #[inline(always)]
+    pub(crate) const fn start_mut(&mut self) -> *mut [u8] {
+        slice_from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.size_bytes)
     }
 
     /// The image's bytes.

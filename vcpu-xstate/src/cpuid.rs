@@ -222,6 +222,7 @@ impl HostXstate {
             },
             leaks_fp_pointers: rule!("xsa-52-vendor") && amd && sizes.ebx & 1 << 2 == 0,
         };
+        host.geometry.number();
         host.settle();
         Ok(host)
     }
@@ -267,7 +268,14 @@ impl HostXstate {
         } else if BY_PERMISSION.difference(self.permitted).has(component) {
             Some(Withheld::Permission)
         } else {
-            Some(Withheld::Group(withheld::company(component)))
+            // Of the sound ones, only MPX can have its group whole and yet be
+            // left out: for APX.
+            let company = withheld::company(component);
+            if self.offered.has(ComponentIndex::APX) && self.sound.contains(company) {
+                Some(Withheld::Beside(ComponentIndex::APX))
+            } else {
+                Some(Withheld::Group(company))
+            }
         }
     }
 
@@ -303,6 +311,12 @@ impl HostXstate {
     /// [`Geometry::id`] of its areas.
     pub const fn layout_id(&self) -> u64 {
         self.geometry.id(self.format())
+    }
+
+    /// [`Geometry::label`] of its areas.
+    #[inline(always)]
+    pub(crate) const fn label(&self) -> u64 {
+        self.geometry.label(self.format())
     }
 
     /// The members of the XSAVE family that it has.

@@ -18,9 +18,11 @@
 //! SDM Vol. 1, 13.4 XSAVE Area; 13.4.3 Extended Region of an XSAVE Area.
 
 mod difference;
+mod number;
 mod tables;
 
 pub use difference::LayoutDifference;
+use number::Number;
 use tables::Tables;
 pub(crate) use tables::{Offsets, PerComponent, offset};
 
@@ -99,13 +101,14 @@ impl Placement {
 }
 
 /// The layout facts of a machine, or of a blob's directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Geometry {
     facts: [Option<ComponentFacts>; COMPONENTS],
     known: ComponentSet,
     xfd: ComponentSet,
     supervisor: ComponentSet,
     id: u64,
+    number: Number,
     tables: Tables,
 }
 
@@ -153,13 +156,15 @@ impl Geometry {
             xfd: ComponentSet::EMPTY,
             supervisor: ComponentSet::EMPTY,
             id: 0,
+            number: Number::NONE,
             tables: Tables::EMPTY,
         }
     }
 
-    /// A number for the layout that images of `form` have here, never 0. Two
-    /// geometries with the same number have the same layout, as surely as a
-    /// good hash can say: a switch compares it instead of sixty components.
+    /// A number for the layout that images of `form` have here, never 0, the
+    /// same on every machine that has it. Two geometries with the same number
+    /// have the same layout, unless somebody took pains to make them collide:
+    /// no memory's safety rests on it.
     pub const fn id(&self, form: Form) -> u64 {
         let id = match form {
             Form::Standard => self.id,
@@ -215,6 +220,7 @@ impl Geometry {
         }
         *slot = Some(facts);
         self.id ^= facts.id(component);
+        self.number = Number::NONE;
         let only = ComponentSet::only(component);
         self.known.insert(only);
         if facts.xfd {

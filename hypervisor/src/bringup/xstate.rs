@@ -61,7 +61,11 @@ pub fn bring_up() -> Result<PcpuXstate<Silicon>, XstateFault> {
     let mask = vcpu_xstate::hw::mxcsr_mask();
     let host = HostXstate::read(&super::cpuid, mask).map_err(XstateFault::Cpuid)?;
     let checked = check_sizes(&host)?;
-    let mut xstate = PcpuXstate::new(CpuId(0), Silicon, host);
+    // SAFETY: this is the processor that answered, it runs the hypervisor at CPL 0
+    // with the CR0 and CR4 that it has brought up; the hypervisor is compiled
+    // without vector registers and maps no user pages.
+    let silicon = unsafe { Silicon::new() };
+    let mut xstate = PcpuXstate::new(CpuId(0), silicon, host);
     let mut memory = XstateMemory::new(SELF_TEST_BYTES);
     let report = xstate.self_test(&mut memory).map_err(XstateFault::Memory)?;
     if report.failed().intersects(ComponentSet::LEGACY) {
@@ -87,7 +91,8 @@ pub fn bring_up() -> Result<PcpuXstate<Silicon>, XstateFault> {
 /// XCR0. Returns how many there are.
 fn check_sizes(host: &HostXstate) -> Result<usize, XstateFault> {
     let user = host.user();
-    let mut silicon = Silicon;
+    // SAFETY: as in `bring_up`.
+    let mut silicon = unsafe { Silicon::new() };
     let mut checked = 0;
     let mut subset = 0u64;
     loop {

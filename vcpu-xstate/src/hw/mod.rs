@@ -18,7 +18,7 @@ mod silicon;
 
 use core::fmt;
 
-use crate::cpuid::SaveInstruction;
+use crate::cpuid::{HostXstate, SaveInstruction};
 
 pub use component_msr::ComponentMsr;
 pub use modelled::Modelled;
@@ -134,24 +134,26 @@ pub trait Hardware {
     /// Saves with requested-feature bitmap `rfbm`.
     ///
     /// # Safety
-    /// The processor has `instruction`. `image` is 64-byte aligned, valid for
-    /// writes over the whole image of `rfbm` in the instruction's form, and
-    /// holds a header of that form.
-    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64);
+    /// The processor has `instruction`. `image` is 64-byte aligned, nobody
+    /// else's, valid for reads and writes over its whole length, as long as the
+    /// image of `rfbm` in the instruction's form on this processor, and holds a
+    /// header of that form.
+    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut [u8], rfbm: u64);
 
     /// Restores with requested-feature bitmap `rfbm`.
     ///
     /// # Safety
-    /// The processor has `instruction`. `image` is 64-byte aligned and valid
-    /// for reads over the layout that its header describes. Whoever calls
-    /// expects the vector registers to change.
+    /// The processor has `instruction`. `image` is 64-byte aligned, valid for
+    /// reads over its whole length, and as long as the layout on this processor
+    /// that its header describes. Whoever calls expects the vector registers to
+    /// change.
     ///
     /// # Errors
     /// The image was refused; register contents are undefined.
     unsafe fn restore(
         &mut self,
         instruction: RestoreInstruction,
-        image: *const u8,
+        image: *const [u8],
         rfbm: u64,
     ) -> Result<(), RestoreFault>;
 
@@ -161,6 +163,12 @@ pub trait Hardware {
     /// # Safety
     /// x87 holds nothing that is still needed, CR0.TS and CR0.EM are clear.
     unsafe fn clear_fp_pointers(&mut self);
+
+    /// The host offers less from now on ([`RegisterFile::restrict`]): for models
+    /// that hold a host to its own values. A processor has no use for it.
+    fn restricted(&mut self, host: &HostXstate) {
+        let _ = host;
+    }
 
     /// From one image to another: saves to `from` with `rfbm`, restores all of
     /// `to`.
@@ -175,9 +183,9 @@ pub trait Hardware {
     unsafe fn exchange(
         &mut self,
         exchange: Exchange,
-        from: *mut u8,
+        from: *mut [u8],
         rfbm: u64,
-        to: *const u8,
+        to: *const [u8],
     ) -> Result<(), RestoreFault> {
         let (save, restore) = match exchange {
             Exchange::User => (SaveInstruction::Xsavec, RestoreInstruction::Xrstor),

@@ -9,14 +9,11 @@
 use super::{ComponentMsr, Hardware, RestoreFault, RestoreInstruction};
 use crate::component::ComponentIndex;
 use crate::cpuid::{CpuidResult, HostXstate, SaveInstruction};
-use crate::model::{Cpu, Fault, InitTracking, Machine};
+use crate::model::{Cpu, Fault, InitTracking, Machine, Reason};
 
 const IA32_XFD: u32 = 0x1c4;
 const IA32_XFD_ERR: u32 = 0x1c5;
 const IA32_XSS: u32 = 0xda0;
-/// Legacy region and header.
-const HEAD_BYTES: usize = 576;
-const COMPACTED: u64 = 1 << 63;
 
 /// A processor in software under a host's switch code.
 #[derive(Clone, Debug)]
@@ -28,6 +25,7 @@ pub struct Modelled {
     pub fail_next_restore: bool,
     /// This component is saved wrongly, as some emulators save tiles.
     pub broken: Option<ComponentIndex>,
+    /// What the host offers now.
     host: HostXstate,
     restores: u32,
     control_writes: u32,
@@ -129,7 +127,7 @@ impl Hardware for Modelled {
         assert_eq!(written, Ok(()), "WRMSR {register:?} of {value:#x}");
     }
 
-    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64) {
+    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut [u8], rfbm: u64) {
         self.assert_hosts_own("saved", rfbm);
         let enabled = self.cpu.xcr0() | self.cpu.xss();
         assert_eq!(
@@ -137,24 +135,20 @@ impl Hardware for Modelled {
             0,
             "the area has room for what is not offered"
         );
-        let machine = self.cpu.machine();
         let compacted = matches!(
             instruction,
             SaveInstruction::Xsavec | SaveInstruction::Xsaves
         );
-        let len = if compacted {
-            machine.compacted_bytes(rfbm)
-        } else {
-            machine.standard_bytes(rfbm)
-        };
-        // SAFETY: the caller gives an image of that extent, valid for writes.
-        let memory = unsafe { core::slice::from_raw_parts_mut(image, len as usize) };
+        // SAFETY: the caller gives memory that is valid and nobody else's. Its
+        // length is taken from there, never from this machine's layouts, which
+        // anybody can put in place of those that the area was made for.
+        let memory = unsafe { &mut *image };
         let header = le64(memory, 520);
         assert!(
             compacted || header == 0,
             "XSAVE leaves XCOMP_BV of a compacted image"
         );
-        let address = image.addr() as u64;
+        let address = image.cast::<u8>().addr() as u64;
         let saved = match instruction {
             SaveInstruction::Xsave => self.cpu.xsave(address, memory, rfbm),
             SaveInstruction::Xsaveopt => self.cpu.xsaveopt(address, memory, rfbm),
@@ -178,7 +172,7 @@ impl Hardware for Modelled {
     unsafe fn restore(
         &mut self,
         instruction: RestoreInstruction,
-        image: *const u8,
+        image: *const [u8],
         rfbm: u64,
     ) -> Result<(), RestoreFault> {
         self.restores += 1;
@@ -187,28 +181,27 @@ impl Hardware for Modelled {
             self.cpu.registers_mut().xmm[0] = [0xbd; 16];
             return Err(RestoreFault);
         }
-        // SAFETY: every image has a legacy region and a header.
-        let head = unsafe { core::slice::from_raw_parts(image, HEAD_BYTES) };
-        let (xstate_bv, xcomp_bv) = (le64(head, 512), le64(head, 520));
-        let machine = self.cpu.machine();
-        let len = if xcomp_bv & COMPACTED != 0 {
-            machine.compacted_bytes(xcomp_bv)
-        } else {
-            machine.standard_bytes(xstate_bv)
-        };
-        // SAFETY: the caller gives the layout that the header describes.
-        let memory = unsafe { core::slice::from_raw_parts(image, len as usize) };
-        let address = image.addr() as u64;
+        // SAFETY: the caller gives memory that is valid.
+        let memory = unsafe { &*image };
+        let address = image.cast::<u8>().addr() as u64;
         let restored = match instruction {
             RestoreInstruction::Xrstor => self.cpu.xrstor(address, memory, rfbm),
             RestoreInstruction::Xrstors => self.cpu.xrstors(address, memory, rfbm),
         };
-        restored.map_err(|_: Fault| RestoreFault)
+        restored.map_err(|fault: Fault| {
+            let outside = matches!(fault.reason, Reason::Outside(_));
+            assert!(!outside, "restored from beyond the area: {fault}");
+            RestoreFault
+        })
     }
 
     unsafe fn clear_fp_pointers(&mut self) {
         let x87 = &mut self.cpu.registers_mut().x87;
         (x87.fop, x87.fip, x87.fdp) = (0, 0, 0);
+    }
+
+    fn restricted(&mut self, host: &HostXstate) {
+        self.host = host.clone();
     }
 }
 

@@ -31,7 +31,7 @@ pub struct RegisterFile<H> {
     host: HostXstate,
     machine: Machine,
     live: LiveControls,
-    /// [`Area::layout_id`] of the areas between which state can move at once;
+    /// [`Area::label`] of the areas between which state can move at once;
     /// 0, which no area has, where it cannot.
     ready_for: u64,
     /// How it then moves.
@@ -40,7 +40,8 @@ pub struct RegisterFile<H> {
 
 impl<H: Hardware> RegisterFile<H> {
     /// The registers of the processor that runs this, which has what `host`
-    /// says.
+    /// says: what [`Silicon::new`](super::Silicon::new) was promised, and more
+    /// than any other safe function of this type relies on.
     pub const fn new(hardware: H, host: HostXstate) -> Self {
         Self {
             hardware,
@@ -58,7 +59,7 @@ impl<H: Hardware> RegisterFile<H> {
         match switch::at_once(&self.machine, &live) {
             Some(exchange) => {
                 self.exchange = exchange;
-                self.ready_for = self.host.layout_id();
+                self.ready_for = self.host.label();
             }
             None => self.ready_for = 0,
         }
@@ -73,6 +74,7 @@ impl<H: Hardware> RegisterFile<H> {
     pub fn restrict(&mut self, components: ComponentSet) {
         self.host.restrict(components);
         self.machine = Machine::of(&self.host);
+        self.hardware.restricted(&self.host);
         self.forget();
     }
 
@@ -226,12 +228,15 @@ impl<H: Hardware> RegisterFile<H> {
     #[inline]
     pub fn save(&mut self, area: &mut Area) {
         self.make_ready(area);
+        // Checked or the same: nobody has to check it here again.
+        area.set_label(self.host.label());
         let rfbm = area.mask().bits();
         let image = area.start_mut();
-        // SAFETY: `Block` aligns to 64. The area is of this machine's layout,
-        // so it has room for the image of its mask in the form that the
-        // instruction writes, and always holds a header of that form. XCR0 |
-        // XSS is what is offered, so RFBM selects nothing beyond.
+        // SAFETY: `Block` aligns to 64. The area has this machine's label, or
+        // was measured: it has room for the image of its mask in the form that
+        // the instruction writes, and always holds a header of that form. XCR0 |
+        // XSS is what is offered, so RFBM selects nothing beyond. What `host`
+        // says is true, by the contract of who made `hardware`.
         unsafe { self.hardware.save(self.machine.save, image, rfbm) };
     }
 
@@ -242,8 +247,8 @@ impl<H: Hardware> RegisterFile<H> {
     #[inline]
     pub fn restore(&mut self, area: &Area) -> Result<(), RestoreFault> {
         self.make_ready(area);
-        // SAFETY: `Block` aligns to 64, and the area is of this machine's
-        // layout, so it is as long as its header says.
+        // SAFETY: `Block` aligns to 64. The area has this machine's label, or
+        // was measured: it is as long as its header says.
         let restored = unsafe { self.restore_from(area.start()) };
         if rule!("failed-restore-clears") && restored.is_err() {
             self.clear();
@@ -255,7 +260,7 @@ impl<H: Hardware> RegisterFile<H> {
     #[inline(always)]
     pub fn is_ready(&self, from: &Area, to: &Area) -> bool {
         // One branch for both.
-        (from.layout_id() ^ self.ready_for) | (to.layout_id() ^ self.ready_for) == 0
+        (from.label() ^ self.ready_for) | (to.label() ^ self.ready_for) == 0
     }
 
     /// Saves to `from`, then restores `to`, between which state can move at
@@ -269,8 +274,8 @@ impl<H: Hardware> RegisterFile<H> {
         assert!(self.is_ready(from, to), "areas of another machine");
         let rfbm = from.mask().bits();
         let (image, to) = (from.start_mut(), to.start());
-        // SAFETY: `Block` aligns to 64. Both areas are of this machine's
-        // layout, so `from` has room for the image of its mask, `to` is as long
+        // SAFETY: `Block` aligns to 64. Both areas have this machine's label,
+        // which only copies of one geometry share, so `from` has room for the image of its mask, `to` is as long
         // as its header says, and both hold headers of the compacted form. The
         // host's own control registers are live, so RFBM selects nothing
         // beyond. The processor has the instructions, by `switch::at_once`.
@@ -291,20 +296,36 @@ impl<H: Hardware> RegisterFile<H> {
         self.set_host();
         // SAFETY: nine blocks are aligned, and hold what the header says:
         // legacy region and header.
-        let cleared = unsafe { self.restore_from(blocks.as_ptr().cast()) };
+        let cleared = unsafe { self.restore_from(blocks.as_bytes()) };
         assert!(cleared.is_ok(), "the INIT image was refused");
     }
 
     /// State can move between the registers and `area`.
     #[inline]
     fn make_ready(&mut self, area: &Area) {
-        assert!(
-            !rule!("area-of-this-machine") || area.layout_id() == self.host.layout_id(),
-            "an area of another machine"
-        );
+        if rule!("area-of-this-machine") && area.label() != self.host.label() {
+            self.check(area);
+        }
         if !matches!(self.live, LiveControls::Host { .. }) {
             self.set_host();
         }
+    }
+
+    /// Panics where `area` is not of this machine's layout; for one whose label
+    /// does not say so, because its host was read another time.
+    #[cold]
+    #[inline(never)]
+    fn check(&self, area: &Area) {
+        // The first says that the contents are where this machine has them, as
+        // well as a hash can. The second is what keeps a save within the buffer,
+        // and a restore, since no header of an area exceeds its mask.
+        let (form, mask) = (self.host.format(), area.mask());
+        assert!(
+            area.layout_id() == self.host.layout_id()
+                && area.format() == form
+                && area.size_bytes() >= self.host.geometry().image_size(form, mask),
+            "an area of another machine"
+        );
     }
 
     /// XRSTOR or XRSTORS with everything in RFBM.
@@ -313,7 +334,7 @@ impl<H: Hardware> RegisterFile<H> {
     /// `image` is aligned to 64, and as long as its header says. The host's own
     /// control registers are live.
     #[inline]
-    unsafe fn restore_from(&mut self, image: *const u8) -> Result<(), RestoreFault> {
+    unsafe fn restore_from(&mut self, image: *const [u8]) -> Result<(), RestoreFault> {
         // What the image does not hold becomes INIT, not the last owner's.
         let rfbm = if rule!("xen-0129e1ee0d-restore-in-full") {
             u64::MAX
@@ -341,3 +362,7 @@ fn has_own_access(host: &HostXstate, component: ComponentIndex) -> bool {
     };
     own && host.offered().has(component)
 }
+
+#[cfg(test)]
+#[path = "registers_tests.rs"]
+mod tests;

@@ -15,8 +15,36 @@ const IA32_XFD_ERR: u32 = 0x1c5;
 const IA32_XSS: u32 = 0xda0;
 
 /// The processor that executes this code.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silicon;
+///
+/// No copies: each is a promise about what it is used with.
+#[derive(Debug)]
+pub struct Silicon(());
+
+impl Silicon {
+    /// The processor that executes this code, for a
+    /// [`PcpuXstate`](crate::PcpuXstate) or a
+    /// [`RegisterFile`](super::RegisterFile), whose safe functions rely on it.
+    ///
+    /// # Safety
+    /// As long as it is used:
+    ///
+    /// - The [`HostXstate`](crate::HostXstate) that it is used with was read
+    ///   from answers of this processor's own CPUID, or from narrower ones: XCR0
+    ///   and IA32_XSS take every bit that they list, instructions and registers
+    ///   that they list are there, and every component is as large and at the
+    ///   place that they say. Otherwise a save writes beyond the area.
+    /// - The code that uses it runs at CPL 0 with CR4.OSXSAVE set, CR0.TS and
+    ///   CR0.EM clear, and CR4.PKE set where there is PKU; on no processor with
+    ///   another layout.
+    /// - Nothing of the program depends on what the registers hold: it is
+    ///   compiled without vector registers, and maps no user pages that a guest's
+    ///   PKRU could close.
+    ///
+    /// What is never asked to execute an instruction owes none of this.
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
+}
 
 /// A restore that may fault: where, and where it then returns its error.
 struct Fixup {
@@ -259,7 +287,8 @@ impl Hardware for Silicon {
     // Never inlined, so that a check of the linked program can tell by the
     // function's name who moves state.
     #[inline(never)]
-    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64) {
+    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut [u8], rfbm: u64) {
+        let image = image.cast::<u8>();
         // SAFETY: as the caller promises.
         unsafe {
             match instruction {
@@ -274,9 +303,10 @@ impl Hardware for Silicon {
     unsafe fn restore(
         &mut self,
         instruction: RestoreInstruction,
-        image: *const u8,
+        image: *const [u8],
         rfbm: u64,
     ) -> Result<(), RestoreFault> {
+        let image = image.cast::<u8>();
         // SAFETY: as the caller promises. A function call may change every
         // vector register by the ABI, so no compiler holds a value in one.
         let failed = unsafe {
@@ -296,10 +326,11 @@ impl Hardware for Silicon {
     unsafe fn exchange(
         &mut self,
         exchange: Exchange,
-        from: *mut u8,
+        from: *mut [u8],
         rfbm: u64,
-        to: *const u8,
+        to: *const [u8],
     ) -> Result<(), RestoreFault> {
+        let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
         // SAFETY: as the caller promises; the two functions change what the
         // calls say.
         unsafe {

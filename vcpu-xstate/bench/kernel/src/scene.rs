@@ -1,4 +1,5 @@
 //! One layout with some of its components in use: a vCPU, its image in each form, and where the results go.
+#![allow(unsafe_code)] // `Silicon::new`
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -129,7 +130,9 @@ impl Scene {
         let policy = XstatePolicy::new(layout, ComponentSet::EMPTY);
         let mut vcpu = VcpuXstate::new(1, &policy, &host, &mut memory).ok()?;
         let layouts = HostLayouts::new(&geometry).ok()?;
-        let mut cpu = PcpuXstate::new(CpuId(0), Silicon, host);
+        // SAFETY: it is never asked to execute an instruction: no vCPU is loaded.
+        let silicon = unsafe { Silicon::new() };
+        let mut cpu = PcpuXstate::new(CpuId(0), silicon, host);
         let blob_bytes = blob.bytes().get(..blob_len)?;
         xstate::import(blob_bytes, &mut vcpu, &mut cpu, &layouts, &mut memory).ok()?;
         Some(Self {

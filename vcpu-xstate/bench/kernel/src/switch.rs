@@ -14,12 +14,14 @@ use vcpu_xstate::update::Update;
 use vcpu_xstate::{
     Block, ComponentIndex, ComponentSet, CpuId, HostXstate, PcpuXstate, VcpuXstate, XstatePolicy,
 };
+use zerocopy::IntoBytes;
 
 use crate::heap::AreaHeap;
 
 /// `Silicon` as far as ring 3 goes: state moves, and what needs ring 0 is only
 /// counted (the system's own XCR0 has all that is offered here).
 pub struct Ring3 {
+    silicon: Silicon,
     control_writes: u64,
 }
 
@@ -57,38 +59,47 @@ impl Hardware for Ring3 {
     unsafe fn write_msr(&mut self, _: ComponentMsr, _: u64) {}
 
     #[inline(always)]
-    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut u8, rfbm: u64) {
+    unsafe fn save(&mut self, instruction: SaveInstruction, image: *mut [u8], rfbm: u64) {
         // SAFETY: as the caller promises.
-        unsafe { Silicon.save(instruction, image, rfbm) }
+        unsafe { self.silicon.save(instruction, image, rfbm) }
     }
 
     #[inline(always)]
     unsafe fn restore(
         &mut self,
         instruction: RestoreInstruction,
-        image: *const u8,
+        image: *const [u8],
         rfbm: u64,
     ) -> Result<(), RestoreFault> {
         // SAFETY: as the caller promises.
-        unsafe { Silicon.restore(instruction, image, rfbm) }
+        unsafe { self.silicon.restore(instruction, image, rfbm) }
     }
 
     #[inline(always)]
     unsafe fn exchange(
         &mut self,
         exchange: Exchange,
-        from: *mut u8,
+        from: *mut [u8],
         rfbm: u64,
-        to: *const u8,
+        to: *const [u8],
     ) -> Result<(), RestoreFault> {
         // SAFETY: as the caller promises.
-        unsafe { Silicon.exchange(exchange, from, rfbm, to) }
+        unsafe { self.silicon.exchange(exchange, from, rfbm, to) }
     }
 
     unsafe fn clear_fp_pointers(&mut self) {
         // SAFETY: as the caller promises.
-        unsafe { Silicon.clear_fp_pointers() }
+        unsafe { self.silicon.clear_fp_pointers() }
     }
+}
+
+/// The processor that runs this.
+const fn silicon() -> Silicon {
+    // SAFETY: it is used with `host`, which is this processor's own without what
+    // the system has not enabled. Of what takes CPL 0, `Ring3` executes nothing.
+    // What is restored is what was saved here, but for components that no code
+    // around a switch keeps anything in.
+    unsafe { Silicon::new() }
 }
 
 /// A processor and two vCPUs, of which the first is loaded between calls.
@@ -133,7 +144,11 @@ impl Scene {
     fn new(in_use: ComponentSet) -> Option<Self> {
         let host = host()?;
         let policy = XstatePolicy::new(host.user(), ComponentSet::EMPTY);
-        let mut cpu = PcpuXstate::new(CpuId(0), Ring3 { control_writes: 0 }, host);
+        let ring3 = Ring3 {
+            silicon: silicon(),
+            control_writes: 0,
+        };
+        let mut cpu = PcpuXstate::new(CpuId(0), ring3, host);
         let mut memory = AreaHeap;
         let mut vcpu = |tag| {
             let mut vcpu = VcpuXstate::new(tag, &policy, cpu.host(), &mut memory).ok()?;
@@ -174,11 +189,11 @@ impl Scene {
 /// What the registers hold, which are this vCPU's, in an image that is leaked.
 fn image(loaded: &VcpuXstate, mask: u64) -> *mut u8 {
     let blocks = loaded.area_size_bytes().div_ceil(64);
-    let image = alloc::vec![Block::ZERO; blocks].leak().as_mut_ptr().cast();
+    let image = alloc::vec![Block::ZERO; blocks].leak().as_mut_bytes() as *mut [u8];
     // SAFETY: as large as the vCPU's area, which has the same components, and
     // aligned by its type.
-    unsafe { Silicon.save(SaveInstruction::Xsavec, image, mask) };
-    image
+    unsafe { silicon().save(SaveInstruction::Xsavec, image, mask) };
+    image.cast()
 }
 
 /// Makes a scene of the machine that runs this, which lives for ever; null

@@ -116,13 +116,13 @@ fn what_a_restore_does_not_look_at() {
 #[test]
 fn rfbm_limits_what_can_fault() {
     let mut cpu = cpu();
-    let mut area = area(0x812, C | 0x812);
+    let mut area = area(0x1802, C | 0x1802);
     put(&mut area, 24, &u32::MAX.to_le_bytes());
     put(&mut area, 576, &(1u64 << 47).to_le_bytes());
-    put(&mut area, 640, &(1u64 << 47).to_le_bytes());
+    put(&mut area, 592, &(1u64 << 47).to_le_bytes());
     assert!(cpu.xrstors(AT, &area, 2).is_err());
-    assert!(cpu.xrstors(AT, &area, 0x10).is_err());
     assert!(cpu.xrstors(AT, &area, 0x800).is_err());
+    assert!(cpu.xrstors(AT, &area, 0x1000).is_err());
     cpu.xrstors(AT, &area, 1).unwrap();
     // XFD likewise: XSTATE_BV outside RFBM, and RFBM outside XSTATE_BV.
     cpu.wrmsr(0x1c4, 1 << 18).unwrap();
