@@ -160,7 +160,7 @@ fn sources<'a>(layout: &'a Layout, record: &'a Record) -> [Source<'a>; 2] {
 }
 
 /// The canonical image of a source.
-fn canonical(layout: &Layout, source: &Source<'_>) -> Vec<u8> {
+fn canonical(source: &Source<'_>) -> Vec<u8> {
     let leave_out = ComponentSet::ALL.difference(source.taken);
     let size = canonical_size(&source.image, leave_out);
     let mut out = vec![0xa5; size];
@@ -176,7 +176,7 @@ fn check(layout: &Layout, elsewhere: &[Layout; 2], record: &Record) -> Result<()
         return Err(format!("the stored images are not explained: {what}"));
     }
     let sources = sources(layout, record);
-    let canonicals = [0, 1].map(|i| canonical(layout, &sources[i]));
+    let canonicals = [0, 1].map(|i| canonical(&sources[i]));
     for (source, canonical) in sources.iter().zip(&canonicals) {
         let judge = |what: &str, there: &Layout, form, image: &[u8]| {
             let name = source.name;
