@@ -131,7 +131,7 @@ fn a_vcpu_runs_after_the_self_test_left_a_component_out() {
         cpu.hardware_mut().cpu.put_pattern(ComponentIndex::SSE, 7);
         let loaded = cpu.hardware().cpu.registers().clone();
         cpu.save(&mut vcpu);
-        cpu.discard();
+        cpu.discard_gone(vcpu.number());
         cpu.load(&mut vcpu).unwrap();
         assert_eq!(cpu.hardware().cpu.registers(), &loaded);
     }
