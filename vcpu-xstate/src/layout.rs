@@ -19,14 +19,16 @@
 
 mod difference;
 mod number;
+mod placements;
 mod tables;
 
 pub use difference::LayoutDifference;
 use number::Number;
+pub use placements::Placements;
 use tables::Tables;
 pub(crate) use tables::{Offsets, PerComponent, offset};
 
-use crate::component::{COMPONENTS, ComponentIndex, ComponentSet, Components};
+use crate::component::{COMPONENTS, ComponentIndex, ComponentSet};
 use crate::error::broken_rules;
 use crate::mutants::rule;
 
@@ -367,37 +369,6 @@ impl Geometry {
                 there: other.get(component).copied(),
                 here: self.get(component).copied(),
             })
-    }
-}
-
-/// Iterator over the places of an image's components.
-#[derive(Clone, Debug)]
-pub struct Placements<'a> {
-    geometry: &'a Geometry,
-    form: Form,
-    remaining: Components,
-    next_bytes: usize,
-}
-
-impl Iterator for Placements<'_> {
-    type Item = Placement;
-
-    fn next(&mut self) -> Option<Placement> {
-        // `placements` left only components that are known.
-        let component = self.remaining.next()?;
-        let facts = self.geometry.get(component)?;
-        let size_bytes = facts.size_bytes as usize;
-        let offset_bytes = match self.form {
-            Form::Standard => facts.standard_offset as usize,
-            Form::Compacted if facts.aligned64 => self.next_bytes.next_multiple_of(64),
-            Form::Compacted => self.next_bytes,
-        };
-        self.next_bytes = offset_bytes + size_bytes;
-        Some(Placement {
-            component,
-            offset_bytes,
-            size_bytes,
-        })
     }
 }
 

@@ -14,7 +14,7 @@ use core::mem::offset_of;
 pub const IST_STACKS: usize = 3;
 
 /// Bytes of the boot processor's run-loop stack.
-pub const BOOT_STACK_BYTES: usize = 64 << 10;
+pub const BOOT_STACK_BYTES: usize = 256 << 10;
 
 /// Bytes of each interrupt stack.
 pub const IST_STACK_BYTES: usize = 16 << 10;
