@@ -11,8 +11,8 @@ fn pictures(names: &[&str], mask: ComponentSet) -> Vec<Picture> {
 }
 
 fn all_built_in() -> Vec<Picture> {
-    let table = Table::load(None).unwrap();
-    let machines = table.machines().iter().filter(|m| m.name() != "this");
+    let table = Table::built_in();
+    let machines = table.machines().iter();
     machines
         .map(|m| picture(m, ComponentSet::ALL).unwrap())
         .collect()

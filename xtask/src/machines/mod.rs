@@ -161,6 +161,15 @@ impl Table {
         Ok(Self { machines })
     }
 
+    /// The machines that this program knows, alone: the same for every test,
+    /// whatever table there is.
+    #[cfg(test)]
+    pub fn built_in() -> Self {
+        Self {
+            machines: builtin::machines(),
+        }
+    }
+
     /// All of them: those that this program knows first.
     pub fn machines(&self) -> &[Machine] {
         &self.machines

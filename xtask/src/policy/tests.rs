@@ -92,7 +92,7 @@ fn one_machine_explained() {
     says(&text, "needs amx-tile (CPUID 7.0:EDX[24]):");
     assert!(text.contains("=0 by configuration"), "{text}");
     says(&text, "not permitted on this host:");
-    says(&text, "pasid uintr");
+    says(&text, "pasid uintr lbr");
     let error = show::run(&common(&[], &[]), rapids, "host:ymm=0").unwrap_err();
     assert!(error.to_string().contains("no feature \"ymm\""), "{error}");
     assert!(common(&["ymm"], &[]).offer.granted().is_err());
