@@ -9,6 +9,12 @@ use crate::hw::Modelled;
 use crate::layout::{ComponentFacts, Geometry};
 use crate::model::InitTracking;
 
+/// Step of a loop over all lengths, or over large images: Miri, which takes a
+/// few hundred times longer, tries a few of them.
+pub const fn stride(under_miri: usize) -> usize {
+    if cfg!(miri) { under_miri } else { 1 }
+}
+
 /// Facts of a plain user component.
 pub fn user(size_bytes: u32, standard_offset: u32) -> ComponentFacts {
     ComponentFacts {
