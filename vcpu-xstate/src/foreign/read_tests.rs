@@ -327,6 +327,7 @@ fn what_is_dropped_keeps_its_place() {
 
 /// CRIU #1448, Cloud Hypervisor #7533.
 #[test]
+#[cfg_attr(miri, ignore = "tiles are small under Miri")]
 fn hard_coded_4096_with_amx() {
     let bytes = &standard(0x6_02e7, 0x6_0003)[..4096];
     let foreign = ForeignImage::kvm(bytes, ForeignRegisters::xcr0(0x6_02e7));
