@@ -238,6 +238,9 @@ impl<H: Hardware> RegisterFile<H> {
         // XSS is what is offered, so RFBM selects nothing beyond. What `host`
         // says is true, by the contract of who made `hardware`.
         unsafe { self.hardware.save(self.machine.save, image, rfbm) };
+        if rule!("stale-fp-pointers-in-an-image") && self.machine.leaks_fp_pointers {
+            area.clear_stale_fp_pointers();
+        }
     }
 
     /// Restores the registers from `area`; what it does not hold becomes INIT.
