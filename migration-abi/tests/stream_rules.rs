@@ -3,7 +3,7 @@
 mod samples;
 
 use migration_abi::Rule;
-use migration_abi::handover::{Body, Message};
+use migration_abi::handover::{Body, Message, Status};
 use migration_abi::stream::{
     Console, End, FrameHeader, Pages, RecordType, RegistersRecord, Uart, Writer, XstateRecord,
     frame,
@@ -178,6 +178,85 @@ fn text_of_a_refusal_is_fit_for_a_terminal() {
     assert_eq!(put(&"x".repeat(513)), Err(Rule::HandoverText));
     assert_eq!(put("\x1b[2J"), Err(Rule::HandoverText));
     assert_eq!(put("two\nlines"), Err(Rule::HandoverText));
+}
+
+/// A message as a receiver of the handover gets it: its record's type and payload.
+fn payload(body: Body<'_>) -> (RecordType, Vec<u8>) {
+    let message = Message {
+        migration_id: id(),
+        body,
+    };
+    let mut out = vec![0; 2048];
+    let length = message.write(&mut Writer::new(), &mut out).expect("room");
+    (message.record_type(), out[16..length].to_vec())
+}
+
+/// Records of the domain are no messages, whatever their payload looks like.
+#[test]
+fn a_message_has_a_type_of_the_handovers() {
+    let (_, payload) = payload(Body::Query);
+    let mut messages = 0;
+    for record in (0..=u16::MAX).filter_map(RecordType::from_code) {
+        match Message::parse(record, &payload) {
+            Ok(message) => {
+                assert_eq!(message.record_type(), record);
+                messages += 1;
+            }
+            Err(error) if (0x100..0x10a).contains(&record.code()) => {
+                assert_eq!(error.rule, Rule::RecordLength, "{record:?}");
+                messages += 1;
+            }
+            Err(error) => assert_eq!(error.rule, Rule::HandoverType, "{record:?}"),
+        }
+    }
+    assert_eq!(messages, 10);
+}
+
+/// STATUS with a number that is no side's state says nothing, not "unknown": that
+/// would let the peer wake a copy.
+#[test]
+fn a_status_is_one_that_there_is() {
+    let (record, sample) = payload(Body::Status {
+        status: Status::Unknown,
+        boot_nonce: 7,
+    });
+    let mut known = 0;
+    for code in (0..0x400).chain([0x8000_0101, u32::MAX]) {
+        let mut payload = sample.clone();
+        payload[24..28].copy_from_slice(&code.to_le_bytes());
+        match Message::parse(record, &payload) {
+            Ok(message) => {
+                let Body::Status { status, .. } = message.body else {
+                    panic!("{message:?}");
+                };
+                assert_eq!(status.code(), code);
+                known += 1;
+            }
+            Err(error) => assert_eq!(error.rule, Rule::HandoverState, "{code:#x}"),
+        }
+    }
+    assert_eq!(known, 1 + 7 + 6);
+}
+
+/// The checksum is right, and yet it is not the payload that the header tells of.
+#[test]
+fn a_payload_of_another_length_than_its_header_says() {
+    for (said, length) in [(8, 7), (8, 9), (8, 0), (0, 1)] {
+        let payload = vec![0x5a; length];
+        let unsealed = FrameHeader {
+            length: said,
+            record: RecordType::Console.code(),
+            flags: 0,
+            sequence: 0,
+            crc: 0,
+        };
+        let header = FrameHeader {
+            crc: unsealed.checksum(&payload),
+            ..unsealed
+        };
+        let error = header.verify(&payload).expect_err("another length");
+        assert_eq!(error.rule, Rule::FrameShort, "{length} of {said} bytes");
+    }
 }
 
 #[test]

@@ -167,6 +167,19 @@ impl Area {
         kept != held
     }
 
+    /// Zeroes FOP, FIP and FDP where no exception is pending, after a save of a
+    /// processor that leaves them unwritten then (XSA-52): what stands there is of
+    /// an older exception, and no state.
+    #[cold]
+    pub(crate) fn clear_stale_fp_pointers(&mut self) {
+        let Ok((legacy, _)) = LegacyRegion::mut_from_prefix(self.bytes_mut()) else {
+            unreachable!("an area has a legacy region");
+        };
+        if !legacy.exception_pending() {
+            (legacy.fop, legacy.fip, legacy.fdp) = Default::default();
+        }
+    }
+
     /// Gives the buffer back.
     pub fn release(self, memory: &mut impl AreaMemory) {
         memory.release(self.buffer);

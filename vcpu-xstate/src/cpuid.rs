@@ -138,7 +138,7 @@ impl HostXstate {
             return Err(CpuidError::NoXsave(features.ecx));
         }
         let user_leaf = cpuid(0xd, 0);
-        let user = u64::from(user_leaf.edx) << 32 | u64::from(user_leaf.eax);
+        let user = joined(user_leaf.edx, user_leaf.eax);
         let user = ComponentSet::from_bits_retain(user);
         if rule!("cpuid-legacy") && !user.contains(ComponentSet::LEGACY) {
             return Err(CpuidError::NoLegacy(user.bits()));
@@ -154,7 +154,7 @@ impl HostXstate {
             xfd: has(4),
         };
         let supervisor = if instructions.xsaves {
-            u64::from(second.edx) << 32 | u64::from(second.ecx)
+            joined(second.edx, second.ecx)
         } else {
             0
         };
@@ -215,7 +215,11 @@ impl HostXstate {
             geometry,
             instructions,
             limits: Limits {
-                mxcsr_mask: if mxcsr_mask == 0 { 0xffbf } else { mxcsr_mask },
+                mxcsr_mask: if rule!("mxcsr-mask-0-is-ffbf") && mxcsr_mask == 0 {
+                    0xffbf
+                } else {
+                    mxcsr_mask
+                },
                 linear_address_bits,
                 shadow_stacks: seventh.ecx & 1 << 7 != 0,
                 branch_tracking: seventh.edx & 1 << 20 != 0,
@@ -365,6 +369,15 @@ impl HostXstate {
     /// exception is pending (XSA-52).
     pub const fn leaks_fp_pointers(&self) -> bool {
         self.leaks_fp_pointers
+    }
+}
+
+/// A mask of components from two registers: all 64 bits (Xen fe0d67576e).
+fn joined(high: u32, low: u32) -> u64 {
+    if rule!("xen-fe0d67576e-masks-of-64-bits") {
+        u64::from(high) << 32 | u64::from(low)
+    } else {
+        u64::from(low)
     }
 }
 

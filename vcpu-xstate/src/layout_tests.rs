@@ -100,6 +100,11 @@ fn every_refusal_is_reached_and_adds_nothing() {
         (3, user(64, 575), GeometryError::Start(c(3), 575)),
         (
             3,
+            user(64, MAX_STANDARD_END_BYTES - 63),
+            GeometryError::End(c(3), u64::from(MAX_STANDARD_END_BYTES) + 1),
+        ),
+        (
+            3,
             user(64, u32::MAX),
             GeometryError::End(c(3), u64::from(u32::MAX) + 64),
         ),

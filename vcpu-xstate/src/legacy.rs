@@ -80,6 +80,11 @@ impl LegacyRegion {
             && self.st.iter().all(|st| st[..10] == [0; 10])
     }
 
+    /// Whether an x87 exception is pending: FSW.ES.
+    pub const fn exception_pending(&self) -> bool {
+        self.fsw.get() & 0x80 != 0
+    }
+
     /// Whether every XMM register is zero. MXCSR is judged apart, because
     /// whether this region's MXCSR counts depends on the form of the image.
     pub fn xmm_is_init(&self) -> bool {

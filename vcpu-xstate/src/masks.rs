@@ -91,11 +91,15 @@ impl XstatePolicy {
         self.mask
             .difference(self.deferred)
             .intersection(if rule!("accum-without-asking") {
-                supervisor.union(WITHOUT_ASKING)
+                supervisor.union(WITHOUT_ASKING.difference(ComponentSet::LEGACY))
             } else {
                 ComponentSet::EMPTY
             })
-            .union(ComponentSet::LEGACY)
+            .union(if rule!("linux-a1020a25e6-legacy-without-xsave") {
+                ComponentSet::LEGACY
+            } else {
+                ComponentSet::EMPTY
+            })
     }
 
     /// What the buffer must have room for.

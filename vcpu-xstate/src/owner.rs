@@ -89,12 +89,29 @@ impl VcpuXstate {
     ) -> Result<Self, OutOfMemory> {
         let policy = policy.within(host.offered());
         let accum = policy.initial_accum(host.geometry().supervisor());
-        let mask = policy.area(accum);
+        // Room for no more than the policy: what else is live on the host (its PKRU)
+        // would be saved with the guest's state.
+        let mask = if rule!("linux-ad856280dd-area-within-policy") {
+            policy.area(accum)
+        } else {
+            host.offered()
+        };
+        // Not what the policy allows (ACRN 4430).
+        let (xcr0, xss) = if rule!("acrn-4430-values-after-reset") {
+            (Xcr0::RESET, Xss::RESET)
+        } else {
+            let supervisor = policy.mask.intersection(host.geometry().supervisor());
+            let user = policy.mask.difference(supervisor);
+            (
+                xcr0_verdict(user.bits(), 0, user).unwrap_or(Xcr0::RESET),
+                xss_verdict(supervisor.bits(), supervisor).unwrap_or(Xss::RESET),
+            )
+        };
         Ok(Self {
             tag: Tag::new(tag),
             policy,
-            xcr0: Xcr0::RESET,
-            xss: Xss::RESET,
+            xcr0,
+            xss,
             xfd: Xfd::RESET,
             xfd_err: Xfd::RESET,
             accum,

@@ -240,7 +240,9 @@ impl<H: Hardware> PcpuXstate<H> {
             },
             xfd_err: vcpu.xfd_err(),
         };
-        self.registers.set(controls);
+        if rule!("guest-values-at-entry") {
+            self.registers.set(controls);
+        }
     }
 
     /// What a #NM that was intercepted left in IA32_XFD_ERR.

@@ -81,6 +81,8 @@ fn armed_tiles_move() {
     let mut b = vcpu(2, 0x6_0007, &cpu, &mut memory);
     b.import(&trusted, &mut cpu, &mut memory).unwrap();
     assert_eq!((b.xcr0(), b.accum()), (a.xcr0(), a.accum()));
+    // Armed by each hypervisor for itself: the guest's own IA32_XFD is 0.
+    assert_eq!((exported.claims.xfd, b.xfd()), (0, 0));
     cpu.load(&mut b).unwrap();
     cpu.enter(&b);
     assert_eq!(model(&mut cpu).cpu.xfd(), 1 << 18);
@@ -361,6 +363,84 @@ fn import_revokes_the_registers() {
         cpu.load(&mut a).unwrap();
         assert_eq!(not_init(&mut cpu, set(7)), set(0));
     }
+}
+
+/// Without XSAVE a guest has x87 and SSE too, but its XCR0 stays 1 and its image
+/// is another kind: one is not taken for the other, whose masks are the same.
+#[test]
+fn a_guest_without_xsave_is_no_guest_with_x87_and_sse() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let host = cpu.host().clone();
+    let plain = XstatePolicy::without_xsave();
+    assert_eq!(plain.mask, policy(3).mask);
+    for (from, to, error) in [
+        (&plain, &policy(3), ImportError::Xsave(0, 1)),
+        (&policy(3), &plain, ImportError::Xsave(1, 0)),
+    ] {
+        let mut a = VcpuXstate::new(1, from, &host, &mut memory).unwrap();
+        let mut b = VcpuXstate::new(2, to, &host, &mut memory).unwrap();
+        let mut out = vec![0; a.export_size(&mut cpu)];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        let image = validate(&exported.claims, host.geometry(), &out, &host, from).unwrap();
+        assert_eq!(b.import(&image, &mut cpu, &mut memory), Err(error));
+        assert_eq!(a.import(&image, &mut cpu, &mut memory), Ok(()));
+    }
+}
+
+/// What is enabled can be dirtied without an exit: its room stays, INIT or not.
+#[test]
+fn reclaim_leaves_the_room_of_what_is_enabled() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let zmm = ComponentIndex::ZMM_HI256;
+        let mut a = vcpu(1, 0xe7, &cpu, &mut memory);
+        a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+        a.reclaim(&mut cpu, &mut memory).unwrap();
+        cpu.load(&mut a).unwrap();
+        cpu.enter(&a);
+        model(&mut cpu).cpu.put_pattern(zmm, 3);
+        assert!(a.in_use(&mut cpu).has(zmm), "{instructions:#x}");
+        // Disabled, and kept for as long as it holds state.
+        a.set_xcr0(0x7, 0, &mut cpu, &mut memory).unwrap();
+        a.reclaim(&mut cpu, &mut memory).unwrap();
+        assert!(a.in_use(&mut cpu).has(zmm), "{instructions:#x}");
+    }
+}
+
+/// A growth is a re-size: afterwards the state is in memory, all of it, and the
+/// registers are a home no more.
+#[test]
+fn growth_revokes_the_registers() {
+    for instructions in INSTRUCTIONS {
+        let mut memory = TestMemory::default();
+        let mut cpu = rapids(instructions);
+        let mut a = vcpu(1, 0x2e7, &cpu, &mut memory);
+        cpu.load(&mut a).unwrap();
+        cpu.enter(&a);
+        model(&mut cpu).cpu.put(ComponentIndex::SSE, &[8; 256]);
+        a.set_xcr0(0xe7, 0, &mut cpu, &mut memory).unwrap();
+        assert_eq!(a.home(), Home::Memory, "{instructions:#x}");
+        let image = a.area.image(cpu.host().geometry());
+        assert_eq!(image.legacy().xmm, [[8; 16]; 16], "{instructions:#x}");
+        assert!(image.xstate_bv().has(ComponentIndex::SSE));
+    }
+}
+
+/// What a change of policy was prepared for is not what it is carried out on:
+/// the guest had enabled more meanwhile, and lost it.
+#[test]
+#[should_panic(expected = "changed since")]
+fn a_register_written_between_prepare_and_commit() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut a = vcpu(1, 0x2e7, &cpu, &mut memory);
+    let prepared = a
+        .prepare_policy(&policy(0x3), set(0), &mut cpu, &mut memory)
+        .unwrap();
+    a.set_xcr0(0x7, 0, &mut cpu, &mut memory).unwrap();
+    a.commit_policy(prepared, &mut memory);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::hw::Hardware;
+use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
 
@@ -32,7 +33,9 @@ pub struct ComponentStatus {
 impl VcpuXstate {
     /// What is not INIT, by content.
     pub fn in_use<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> ComponentSet {
-        cpu.save(self);
+        if rule!("in-use-saves-first") {
+            cpu.save(self);
+        }
         self.area.image(cpu.host().geometry()).in_use()
     }
 

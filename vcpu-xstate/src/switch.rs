@@ -273,7 +273,7 @@ pub fn plan(
                     return Err(Mistake::NotSaved(other));
                 }
                 plan.adopt = true;
-                if !is(copy, to.version) {
+                if rule!("cve-2018-3665-restored-before-it-runs") && !is(copy, to.version) {
                     plan.restore = Some(machine.restore());
                     plan.clear_fp_pointers =
                         rule!("xsa-52-fip-fdp-leak") && machine.leaks_fp_pointers;
@@ -327,9 +327,9 @@ pub const fn is_straight(owner: u64, from: u64, to: Home) -> bool {
 
 /// How state moves at once, where it can: by a compacted save and its restore,
 /// with the host's own values live and nothing to clear.
-pub const fn at_once(machine: &Machine, live: &LiveControls) -> Option<Exchange> {
+pub fn at_once(machine: &Machine, live: &LiveControls) -> Option<Exchange> {
     match (machine.save, live) {
-        _ if machine.leaks_fp_pointers => None,
+        _ if rule!("xsa-52-not-at-once") && machine.leaks_fp_pointers => None,
         (SaveInstruction::Xsavec, LiveControls::Host { .. }) => Some(Exchange::User),
         (SaveInstruction::Xsaves, LiveControls::Host { .. }) => Some(Exchange::All),
         _ => None,

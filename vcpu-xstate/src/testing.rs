@@ -151,6 +151,26 @@ pub fn host(geometry: Geometry, instructions: u32) -> HostXstate {
     .host()
 }
 
+/// The same of AMD's making, from before RstrFpErrPtrs: FOP, FIP and FDP are
+/// saved and restored with an exception pending only (XSA-52).
+pub fn amd_host(geometry: Geometry, instructions: u32) -> HostXstate {
+    let machine = Machine {
+        geometry,
+        instructions,
+    };
+    let cpuid = |leaf, subleaf| {
+        let mut r = machine.cpuid(leaf, subleaf);
+        if leaf == 0 {
+            r.ebx = u32::from_le_bytes(*b"Auth");
+        }
+        r
+    };
+    let mut host = HostXstate::read(&cpuid, 0xffff).unwrap();
+    host.permit(ComponentSet::NAMED);
+    assert!(host.leaks_fp_pointers());
+    host
+}
+
 /// The software CPU of the machine that `host` was read of.
 pub fn modelled(host: &HostXstate, tracking: InitTracking) -> Modelled {
     let has = host.instructions();
@@ -244,5 +264,6 @@ impl AreaMemory for TestMemory {
 }
 
 /// The instruction sets that hosts come with (CPUID.(0xD,1):EAX): XSAVE alone,
-/// XSAVEOPT, XSAVEC, XSAVES, XSAVES with XFD.
-pub const INSTRUCTIONS: [u32; 5] = [0x0, 0x1, 0x3, 0xf, 0x1f];
+/// XSAVEOPT, XSAVEC, XSAVEC with XFD (XSAVES hidden by whoever is below), XSAVES,
+/// XSAVES with XFD.
+pub const INSTRUCTIONS: [u32; 6] = [0x0, 0x1, 0x3, 0x17, 0xf, 0x1f];

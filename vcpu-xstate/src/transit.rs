@@ -67,22 +67,25 @@ pub struct Exported {
 impl VcpuXstate {
     /// Bytes of the image that [`export`](Self::export) would write now.
     pub fn export_size<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) -> usize {
-        cpu.save(self);
+        self.bring_home(cpu);
+        if !rule!("linux-size-of-the-hosts-image") {
+            return self.area.size_bytes();
+        }
         let geometry = cpu.host().geometry();
-        canonical_size(&self.area.image(geometry), self.left_out())
+        canonical_size(&self.area.image(geometry), ComponentSet::EMPTY)
     }
 
-    /// What the guest's XFD disables is not moved.
-    fn left_out(&self) -> ComponentSet {
-        if rule!("export-without-xfd") {
-            self.xfd.components()
-        } else {
-            ComponentSet::EMPTY
+    /// The area is what is exported: it has the state.
+    #[inline]
+    fn bring_home<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) {
+        if rule!("export-saves-first") {
+            cpu.save(self);
         }
     }
 
-    /// Writes the canonical image of what is in use to `out`. Tile data is left
-    /// out where the guest's XFD disables it (the manual lets it be lost).
+    /// Writes the canonical image of what is in use to `out`. Tile data is not in
+    /// it where the guest's XFD disables it (the manual lets it be lost): nor is it
+    /// in the area.
     ///
     /// # Errors
     /// `out` is too small; nothing was written.
@@ -92,16 +95,27 @@ impl VcpuXstate {
         cpu: &mut PcpuXstate<H>,
         out: &mut [u8],
     ) -> Result<Exported, ExportError> {
-        cpu.save(self);
-        let geometry = cpu.host().geometry();
-        let image = self.area.image(geometry);
-        let written = canonicalise(&image, self.left_out(), out).map_err(ExportError::TooSmall)?;
+        self.bring_home(cpu);
+        let host = cpu.host();
+        let image = self.area.image(host.geometry());
+        let written =
+            canonicalise(&image, ComponentSet::EMPTY, out).map_err(ExportError::TooSmall)?;
         Ok(Exported {
             claims: Claims {
-                xstate_mask: self.policy.mask.bits(),
+                // Not what the host has (Xen 75f9455e92).
+                xstate_mask: if rule!("xen-75f9455e92-policy-not-host") {
+                    self.policy.mask.bits()
+                } else {
+                    host.offered().bits()
+                },
                 xcr0: self.xcr0(),
                 xss: self.xss(),
-                xfd: self.xfd(),
+                // Never what the hypervisor arms besides.
+                xfd: if rule!("export-the-guests-own-xfd") {
+                    self.xfd()
+                } else {
+                    self.hardware_xfd(host).bits()
+                },
                 xfd_err: self.xfd_err(),
                 accum: self.accum.bits(),
                 xcomp_bv: written.components.bits() | COMPACTED,
@@ -206,7 +220,9 @@ impl VcpuXstate {
         self.xss = values.xss;
         self.xfd = values.xfd;
         self.xfd_err = values.xfd_err;
-        self.generation += 1;
+        if rule!("import-new-generation") {
+            self.generation += 1;
+        }
         Ok(())
     }
 }

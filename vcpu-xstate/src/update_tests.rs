@@ -13,7 +13,7 @@ use crate::testing::{
 use crate::update::{Update, UpdateError, begin_image, begin_image_view};
 use crate::validate::{Claims, validate};
 use crate::values::BadValue;
-use crate::views::{Access, CetUser, Mxcsr, Pasid, Pkru, ProtectionKey, UserCet, Xmm};
+use crate::views::{Access, CetUser, Mxcsr, Pasid, Pkru, ProtectionKey, UserCet, View, Xmm};
 
 /// Sapphire Rapids of Bochs, with PASID and branch records.
 fn machine() -> Geometry {
@@ -278,6 +278,21 @@ fn what_cannot_be_updated_is_refused_before_anything_happens() {
     assert_eq!(a.hardware_xfd(cpu.host()), ComponentSet::EMPTY);
 }
 
+/// A look at a vCPU that is in registers shows what is there, not what its area
+/// had when it was loaded.
+#[test]
+fn a_view_shows_what_is_live() {
+    for instructions in INSTRUCTIONS {
+        let mut bench = bench(instructions, InitTracking::ByContent, Where::Registers);
+        let xmm = Xmm::read(bench.expected.xmm.as_flattened());
+        assert_ne!(xmm, Xmm::default());
+        assert_eq!(bench.vcpu.view::<Xmm>(&mut bench.cpu), Ok(xmm));
+        let mxcsr = bench.vcpu.view::<Mxcsr>(&mut bench.cpu).unwrap();
+        assert_eq!(mxcsr.bits(), 0x1fa5);
+        found(&mut bench, "it was looked at");
+    }
+}
+
 /// MXCSR lives beside SSE's mark in both forms: set where SSE is INIT, it is
 /// what the guest finds, and XMM stays INIT.
 #[test]
@@ -406,6 +421,22 @@ fn components_of_a_plain_image() {
         ComponentIndex::SSE,
     );
     assert_eq!(error.unwrap_err().rule(), "update-image");
+}
+
+/// Bytes 24 to 27 of a compacted image are MXCSR only with XSTATE_BV[1]: where
+/// SSE is INIT, so is MXCSR, whatever an older save left there.
+#[test]
+fn mxcsr_of_a_compacted_image_whose_sse_is_init() {
+    let (host, _, mut image) = exported(0x203);
+    image[24..28].copy_from_slice(&0x1fa5_u32.to_le_bytes());
+    let (geometry, limits) = (host.geometry(), host.limits());
+    let begin = |image| begin_image_view::<Mxcsr>(image, geometry, Form::Compacted, &limits);
+    let mxcsr = begin(&mut image).unwrap();
+    assert_eq!(*mxcsr, Mxcsr::INIT);
+    mxcsr.finish().unwrap();
+    let image = crate::Image::new(&image, geometry, Form::Compacted).unwrap();
+    assert_eq!(image.mxcsr(), 0x1f80, "the restore gives what was shown");
+    assert!(image.xstate_bv().has(ComponentIndex::SSE));
 }
 
 /// In the standard form a component lies at its offset whether it is marked or

@@ -22,7 +22,7 @@ impl VcpuXstate {
     /// #GP for the guest.
     pub fn set_xfd(&mut self, value: u64, host: &HostXstate) -> Result<(), XfdError> {
         self.xfd = xfd_verdict(value, self.xfd_capable(host))?;
-        if self.home == Home::Memory {
+        if rule!("xfd-forgets-in-memory") && self.home == Home::Memory {
             self.forget_disabled();
         }
         Ok(())
@@ -65,7 +65,8 @@ impl VcpuXstate {
             // The processor noted components that XFD can disable, or nothing
             // (CR0.TS); an MSR's component is none of them.
             let noted = components.intersection(self.xfd_capable(cpu.host()));
-            if !noted.is_empty()
+            if rule!("xfd-err-of-the-guests-own-nm")
+                && !noted.is_empty()
                 && let Ok(xfd_err) = xfd_verdict(noted.bits(), noted)
             {
                 self.xfd_err = xfd_err;
@@ -102,7 +103,7 @@ impl VcpuXstate {
     /// What was there and is not any more makes another state of it: a copy in
     /// registers that still have it must not be taken.
     pub(crate) fn forget_disabled(&mut self) {
-        if self.area.forget(self.xfd.components()) {
+        if self.area.forget(self.xfd.components()) && rule!("xfd-forgets-new-generation") {
             self.generation += 1;
         }
     }

@@ -54,7 +54,7 @@ impl<H: Hardware> RegisterFile<H> {
     }
 
     /// What the control registers hold from now on.
-    const fn now_live(&mut self, live: LiveControls) {
+    fn now_live(&mut self, live: LiveControls) {
         self.live = live;
         match switch::at_once(&self.machine, &live) {
             Some(exchange) => {
@@ -66,7 +66,7 @@ impl<H: Hardware> RegisterFile<H> {
     }
 
     /// Forgets what the control registers hold: the processor has come up.
-    pub const fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.now_live(LiveControls::Unknown);
     }
 
@@ -116,7 +116,12 @@ impl<H: Hardware> RegisterFile<H> {
                 && (wanted.xfd | wanted.xfd_err) & !capable == 0,
             "control registers beyond the host's: {wanted:x?}"
         );
-        self.write(switch::writes(&self.machine, &self.live, &wanted));
+        let live = if rule!("controls-written-where-they-differ") {
+            self.live
+        } else {
+            LiveControls::Unknown
+        };
+        self.write(switch::writes(&self.machine, &live, &wanted));
         self.now_live(LiveControls::after(&self.machine, wanted));
     }
 
@@ -126,7 +131,11 @@ impl<H: Hardware> RegisterFile<H> {
     pub fn set_host(&mut self) {
         let known = self.live.values(&self.machine);
         let xfd_err = known.map_or(0, |live| live.xfd_err);
-        self.write(switch::host_writes(&self.machine, &self.live));
+        let mut writes = switch::host_writes(&self.machine, &self.live);
+        if !rule!("xfd-0-while-state-moves") {
+            writes.xfd = None;
+        }
+        self.write(writes);
         self.now_live(LiveControls::Host { xfd_err });
     }
 
@@ -238,6 +247,9 @@ impl<H: Hardware> RegisterFile<H> {
         // XSS is what is offered, so RFBM selects nothing beyond. What `host`
         // says is true, by the contract of who made `hardware`.
         unsafe { self.hardware.save(self.machine.save, image, rfbm) };
+        if rule!("stale-fp-pointers-in-an-image") && self.machine.leaks_fp_pointers {
+            area.clear_stale_fp_pointers();
+        }
     }
 
     /// Restores the registers from `area`; what it does not hold becomes INIT.

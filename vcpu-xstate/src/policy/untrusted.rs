@@ -254,15 +254,20 @@ fn check_closed(
 fn check_same(seen: &[CpuidLeaf], implied: &[CpuidLeaf]) -> Result<(), LeavesError> {
     use LeavesError as E;
     let key = |row: &CpuidLeaf| (row.leaf, row.subleaf);
-    for at in 0..seen.len().max(implied.len()) {
-        let (row, due) = match (seen.get(at), implied.get(at)) {
-            (Some(row), Some(due)) if key(row) == key(due) => (row, due),
-            (Some(row), Some(due)) if rule!("policy-leaf-surplus") && key(row) < key(due) => {
-                return Err(E::Surplus(row.leaf, row.subleaf));
+    let surplus = |row: Option<&CpuidLeaf>| match row {
+        Some(row) if rule!("policy-leaf-surplus") => Err(E::Surplus(row.leaf, row.subleaf)),
+        _ => Ok(()),
+    };
+    let mut seen = seen.iter().peekable();
+    for due in implied {
+        while let Some(row) = seen.next_if(|row| key(row) < key(due)) {
+            surplus(Some(row))?;
+        }
+        let Some(row) = seen.next_if(|row| key(row) == key(due)) else {
+            if rule!("policy-leaf-missing") {
+                return Err(E::Missing(due.leaf, due.subleaf));
             }
-            (_, Some(due)) => return Err(E::Missing(due.leaf, due.subleaf)),
-            (Some(row), None) => return Err(E::Surplus(row.leaf, row.subleaf)),
-            (None, None) => break,
+            continue;
         };
         let registers = [
             (Register::Eax, row.eax, due.eax),
@@ -284,5 +289,5 @@ fn check_same(seen: &[CpuidLeaf], implied: &[CpuidLeaf]) -> Result<(), LeavesErr
             }
         }
     }
-    Ok(())
+    surplus(seen.next())
 }

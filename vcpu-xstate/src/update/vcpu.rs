@@ -83,7 +83,9 @@ impl VcpuXstate {
         let len = self.updatable(V::COMPONENT, cpu)?;
         let mut copy = WorkingCopy::new(len);
         if !self.read_registers(V::COMPONENT, cpu, copy.get_mut()) {
-            cpu.save(self);
+            if rule!("view-saves-first") {
+                cpu.save(self);
+            }
             let image = self.area.image(cpu.host().geometry());
             copy = WorkingCopy::of(&image, V::COMPONENT, len);
         }
@@ -131,7 +133,9 @@ impl<H: Hardware, M: AreaMemory> VcpuUpdate<'_, H, M> {
             self.in_registers = true;
             return Ok(());
         }
-        self.cpu.save(self.vcpu);
+        if rule!("update-saves-first") {
+            self.cpu.save(self.vcpu);
+        }
         let geometry = self.cpu.host().geometry();
         let area = &self.vcpu.area;
         let mask = self.vcpu.policy.area(self.accum());
@@ -140,15 +144,10 @@ impl<H: Hardware, M: AreaMemory> VcpuUpdate<'_, H, M> {
             self.copy = WorkingCopy::of(&area.image(geometry), component, len);
             return Ok(());
         }
-        let mut second = area
+        // What is INIT is zero in it, as all memory for areas is.
+        let second = area
             .relaid(geometry, mask, self.memory)
             .map_err(UpdateError::NeedsMemory)?;
-        if let Some(place) = self.place
-            && rule!("update-fills-in-init")
-            && !second.image(geometry).xstate_bv().has(component)
-        {
-            second.bytes_mut()[place.range()].fill(0);
-        }
         self.second = Some(second);
         Ok(())
     }

@@ -107,6 +107,8 @@ enum Change {
     Byte(usize, u8),
     /// A word of a component that the image has room for.
     Word(usize, usize, usize),
+    /// BNDCFGU, which few machines have and a processor mends where it is not legal.
+    Bounds(usize),
     /// A bit of XSTATE_BV and XCOMP_BV; of the latter in the claims too.
     HeaderBit(usize, bool),
     Reserved(usize, u8),
@@ -125,6 +127,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         2 => (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
         12 => (any::<usize>(), any::<usize>(), 0..WORDS.len())
             .prop_map(|(c, at, word)| Change::Word(c, at, word)),
+        4 => (0..WORDS.len()).prop_map(Change::Bounds),
         4 => (0..128usize, any::<bool>()).prop_map(|(bit, both)| Change::HeaderBit(bit, both)),
         2 => (0..48usize, any::<u8>()).prop_map(|(at, byte)| Change::Reserved(at, byte)),
         2 => (0..32u32).prop_map(Change::Mxcsr),
@@ -274,7 +277,7 @@ impl Sample {
             Change::Byte(at, byte) if len > 0 => put(at % len, &[byte]),
             Change::Byte(..) => {}
             Change::Word(component, at, word) => {
-                let layout = ComponentSet::from_bits_retain(claims.xcomp_bv & !COMPACTED & !3);
+                let layout = laid_out(claims);
                 let there: Vec<ComponentIndex> = layout.iter().collect();
                 let cpu = self.host.cpu(InitTracking::ByContent);
                 let machine = cpu.machine();
@@ -284,6 +287,16 @@ impl Sample {
                     let words = machine.size(component).unwrap_or(8) as usize / 8;
                     let at = start.unwrap_or(0) as usize + 8 * (at % words.clamp(1, 8));
                     put(at, &WORDS[word].to_le_bytes());
+                }
+            }
+            Change::Bounds(word) => {
+                let layout = laid_out(claims);
+                let cpu = self.host.cpu(InitTracking::ByContent);
+                let start = cpu
+                    .machine()
+                    .compacted_offset(ComponentIndex::BNDCSR, layout.bits());
+                if let Some(start) = start {
+                    put(start as usize, &WORDS[word].to_le_bytes());
                 }
             }
             Change::HeaderBit(bit, both) => {
@@ -307,6 +320,11 @@ impl Sample {
             Change::Append(by) => self.image.resize(len + by, 0),
         }
     }
+}
+
+/// The components of the extended region that XCOMP_BV gives room.
+fn laid_out(claims: &Claims) -> ComponentSet {
+    ComponentSet::from_bits_retain(claims.xcomp_bv & !COMPACTED & !3)
 }
 
 fn claim(claims: &mut Claims, which: usize) -> &mut u64 {

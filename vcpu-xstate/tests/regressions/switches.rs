@@ -64,6 +64,28 @@ fn xsa_172_wrong_fix_of_xsa_52() {
     });
 }
 
+/// AMD's save leaves FIP, FDP and FOP unwritten where no exception is pending,
+/// and the image kept those of an older exception: the same state was other
+/// bytes, and another vendor's machine would have loaded them.
+#[test]
+fn stale_fp_pointers_in_an_image_on_amd() {
+    let mut cpu = AMD.processor(0);
+    let mut guest = vcpu(1, 0x207, cpu.host());
+    for pending in [true, false] {
+        run(&mut guest, &mut cpu, |cpu| {
+            let busy = X87 {
+                ftw: 1,
+                ..x87(pending)
+            };
+            cpu.put(C::X87, &busy.to_bytes());
+        });
+        let (_, image) = export(&mut guest, &mut cpu);
+        let pointers = [&image[6..8], &image[8..24]].concat();
+        assert_eq!(pointers.iter().any(|byte| *byte != 0), pending);
+        assert_eq!(image[4], 1);
+    }
+}
+
 /// XSA-62: what is enabled for the first time holds INIT, not the registers of
 /// the vCPU that ran before.
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 /// Where marks and rules are looked for.
-const SOURCES: [&str; 2] = ["migration-abi/src", "vcpu-xstate/src"];
+pub(super) const SOURCES: [&str; 2] = ["migration-abi/src", "vcpu-xstate/src"];
 
 /// Rules that no code can do without, and why: what is refused is not there.
 const INHERENT: &[(&str, &str)] = &[
@@ -120,9 +120,13 @@ fn walk(dir: &Path, found: &mut impl FnMut(&Path, &str)) -> Result<()> {
     Ok(())
 }
 
-fn is_tests(path: &Path) -> bool {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    stem.ends_with("tests") || path.iter().any(|part| part == "tests")
+/// Whether a file is tests, or what they share.
+pub(super) fn is_tests(path: &Path) -> bool {
+    let path = path.with_extension("");
+    path.iter().any(|part| {
+        let part = part.to_string_lossy();
+        part == "tests" || part.ends_with("_tests") || part == "testing"
+    })
 }
 
 /// The names in `rule!(…)`, each with its line.
@@ -189,6 +193,22 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_tests() {
+        for (path, tests) in [
+            ("vcpu-xstate/src/owner.rs", false),
+            ("vcpu-xstate/src/owner_tests.rs", true),
+            ("vcpu-xstate/src/world_tests/world.rs", true),
+            ("vcpu-xstate/src/policy/tests/fits.rs", true),
+            ("vcpu-xstate/src/convert/tests.rs", true),
+            ("vcpu-xstate/src/testing.rs", true),
+            ("vcpu-xstate/src/selftest.rs", false),
+            ("vcpu-xstate/src/percpu/self_test.rs", false),
+        ] {
+            assert_eq!(is_tests(Path::new(path)), tests, "{path}");
+        }
+    }
 
     #[test]
     fn marks_and_tables_name_the_mutants() {

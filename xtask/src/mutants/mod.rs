@@ -9,6 +9,7 @@ mod list;
 mod programs;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,12 +73,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let jobs = args
         .jobs
         .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-    let outcomes = try_all(chosen, &programs, jobs);
+    let outcomes = try_all(chosen, &programs, workspace.root(), jobs);
     Ok(conclude(&outcomes, start.elapsed()))
 }
 
 /// Every mutant, `jobs` at a time, in the order of the list.
-fn try_all(mutants: Vec<Mutant>, programs: &[Program], jobs: usize) -> Vec<Outcome> {
+fn try_all(mutants: Vec<Mutant>, programs: &[Program], root: &Path, jobs: usize) -> Vec<Outcome> {
     let waiting: Mutex<VecDeque<Mutant>> = Mutex::new(mutants.into());
     let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -89,7 +90,7 @@ fn try_all(mutants: Vec<Mutant>, programs: &[Program], jobs: usize) -> Vec<Outco
                         return;
                     };
                     let start = Instant::now();
-                    let verdict = programs::judge(&mutant, programs);
+                    let verdict = programs::judge(&mutant, programs, root);
                     let outcome = Outcome {
                         mutant,
                         verdict,
@@ -109,8 +110,15 @@ fn try_all(mutants: Vec<Mutant>, programs: &[Program], jobs: usize) -> Vec<Outco
 fn line(outcome: &Outcome) -> String {
     let mutant = &outcome.mutant;
     let what = match &outcome.verdict {
-        Verdict::Noticed(test) => test.clone(),
-        Verdict::Survived => format!("SURVIVED ({})", mutant.places.join(", ")),
+        Verdict::Noticed(failure) => failure.to_string(),
+        Verdict::Survived(broke) => {
+            let broke = broke.as_ref().map(|how| format!("; {how}"));
+            format!(
+                "SURVIVED ({}{})",
+                mutant.places.join(", "),
+                broke.unwrap_or_default()
+            )
+        }
     };
     format!(
         "{:<36} {:>5.1} s  {what}",
@@ -123,7 +131,7 @@ fn line(outcome: &Outcome) -> String {
 fn conclude(outcomes: &[Outcome], took: Duration) -> bool {
     let survivors: Vec<&Outcome> = outcomes
         .iter()
-        .filter(|outcome| outcome.verdict == Verdict::Survived)
+        .filter(|outcome| matches!(outcome.verdict, Verdict::Survived(_)))
         .collect();
     if !survivors.is_empty() {
         println!("\nNo test noticed:");

@@ -136,6 +136,22 @@ fn check(hosts: &[&CpuPolicy]) -> CpuPolicy {
     levelled.policy
 }
 
+/// CLFLUSH flushes as many bytes as its line has: a guest that counts in longer
+/// ones than a host flushes leaves some out.
+#[test]
+fn a_level_has_the_shortest_line() {
+    let mut short = sapphire_rapids();
+    let leaf = short.cpuid(1, 0);
+    assert_eq!(leaf.ebx & 0xff00, 0x800);
+    let ebx = leaf.ebx & !0xff00 | 0x400;
+    short.put(1, 0, [leaf.eax, ebx, leaf.ecx, leaf.edx]);
+    let (short, long) = (short.policy(), sapphire_rapids().policy());
+    for (one, other) in [(&short, &long), (&long, &short)] {
+        let line = one.level(other).cpuid(1, 0, &Dynamic::default()).ebx;
+        assert_eq!(line & 0xff00, 0x400);
+    }
+}
+
 #[test]
 fn levels_take_the_narrower_number_and_either_deferral() {
     let mut narrow = sapphire_rapids();

@@ -33,7 +33,7 @@ fn round_trip_is_identity() {
 #[test]
 fn every_rule_is_reached() {
     type Change = fn(&mut Vec<CpuidLeaf>);
-    let table: [(&str, Change); 20] = [
+    let table: [(&str, Change); 21] = [
         ("policy-leaf-count", |l| l.clear()),
         ("policy-leaf-count", |l| l.resize(MAX_LEAVES + 1, l[0])),
         ("policy-leaf-order", |l| l.swap(0, 1)),
@@ -61,6 +61,17 @@ fn every_rule_is_reached() {
         }),
         ("policy-leaf-missing", |l| {
             l.retain(|row| row.leaf != 0x8000_0000)
+        }),
+        // Between two that belong there.
+        ("policy-leaf-surplus", |l| {
+            let at = l.iter().position(|row| row.leaf >= 0x8000_0000).unwrap();
+            l.insert(
+                at,
+                CpuidLeaf {
+                    leaf: 0x7fff_ffff,
+                    ..l[0]
+                },
+            )
         }),
         ("policy-leaf-surplus", |l| {
             l.push(CpuidLeaf {
