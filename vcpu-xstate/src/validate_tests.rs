@@ -7,6 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::convert::canonicalise;
+use crate::header::XsaveHeader;
 use crate::image::payload;
 use crate::legacy::LegacyRegion;
 use crate::model::InitTracking;

@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::*;
 use crate::component::ComponentIndex;
+use crate::header::XsaveHeader;
 use crate::image::payload;
 use crate::legacy::{FCW_INIT, LegacyRegion, MXCSR_INIT};
 use crate::testing::{self, any_geometry, bochs_sapphire_rapids, qemu_max, stride, user};

@@ -13,7 +13,9 @@ use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
-use crate::validate::{Claims, Rejection as R, TrustedImage, Values, check_claims, check_contents};
+use crate::validate::{
+    Claims, Registers, Rejection as R, TrustedImage, check_claims, check_contents,
+};
 
 /// What a lenient read left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub fn read<'a>(
 ) -> Result<Taken<'a>, ForeignError> {
     let (form, header) = check_header(foreign)?;
     let beyond = check_excess(header, form, policy, excess)?;
-    let (values, accum) = check_registers(foreign, header, geometry, host, policy, excess)?;
+    let (registers, accum) = check_registers(foreign, header, geometry, host, policy, excess)?;
     let layout = match form {
         Form::Standard => extent(foreign),
         Form::Compacted => header.layout(),
@@ -89,14 +91,14 @@ pub fn read<'a>(
         return Err(R::XstateBvXcompBv(held, layout).into());
     }
     let held = header.xstate_bv().difference(beyond);
-    check_held(foreign.bytes, geometry, form, held, &values)?;
+    check_held(foreign.bytes, geometry, form, held, &registers)?;
 
     // What `Image` wants has been checked, each under its own name.
     let too_short = R::TooShort(foreign.bytes.len() as u64, MIN_IMAGE_BYTES as u64);
     let image = Image::without(foreign.bytes, geometry, form, beyond).ok_or(too_short)?;
     check_contents(&image, host)?;
     Ok(Taken {
-        image: TrustedImage::new(image, values),
+        image: TrustedImage::new(image, registers.on(host)),
         dropped: Dropped {
             state: beyond,
             in_use: in_use(foreign.bytes, geometry, form, layout, beyond),
@@ -174,7 +176,7 @@ fn check_registers(
     host: &HostXstate,
     policy: &XstatePolicy,
     excess: Excess,
-) -> Result<(Values, ComponentSet), ForeignError> {
+) -> Result<(Registers, ComponentSet), ForeignError> {
     let registers = &foreign.registers;
     let (accum, dropped) = match registers.accum {
         Some(bits) => {
@@ -202,8 +204,8 @@ fn check_registers(
         xcomp_bv: header.xcomp_bv(),
         xsave: policy.xsave,
     };
-    let values = check_claims(&claims, geometry, host, policy)?;
-    Ok((values, dropped))
+    let registers = check_claims(&claims, geometry, host, policy)?;
+    Ok((registers, dropped))
 }
 
 /// The components that the length of a standard image follows.
@@ -253,7 +255,7 @@ fn check_held(
     geometry: &Geometry,
     form: Form,
     held: ComponentSet,
-    values: &Values,
+    registers: &Registers,
 ) -> Result<(), ForeignError> {
     if form == Form::Standard {
         let nowhere = held.intersection(geometry.supervisor());
@@ -263,10 +265,10 @@ fn check_held(
             return Err(ForeignError::Supervisor(component, held.bits()));
         }
     }
-    if rule!("foreign-xstate-bv-accum") && !values.accum.contains(held) {
-        return Err(R::XstateBvAccum(held.bits(), values.accum.bits()).into());
+    if rule!("foreign-xstate-bv-accum") && !registers.accum.contains(held) {
+        return Err(R::XstateBvAccum(held.bits(), registers.accum.bits()).into());
     }
-    let enabled = ComponentSet::ALL.difference(values.xfd.components());
+    let enabled = ComponentSet::ALL.difference(registers.xfd.components());
     if rule!("foreign-xstate-bv-xfd") && !enabled.contains(held) {
         return Err(R::XstateBvXfd(held.bits(), enabled.bits()).into());
     }

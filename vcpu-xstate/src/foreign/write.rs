@@ -85,16 +85,16 @@ impl TrustedImage<'_> {
     /// What was claimed and believed: what a blob's header has. XCOMP_BV is
     /// that of the image as it stands; 0 in the standard form.
     pub fn claims(&self) -> Claims {
-        let (values, image) = (self.values(), self.image());
+        let (registers, image) = (&self.values().registers, self.image());
         Claims {
-            xstate_mask: values.policy_mask.bits(),
-            xcr0: values.xcr0.bits(),
-            xss: values.xss.bits(),
-            xfd: values.xfd.bits(),
-            xfd_err: values.xfd_err.bits(),
-            accum: values.accum.bits(),
+            xstate_mask: registers.policy_mask.bits(),
+            xcr0: registers.xcr0.bits(),
+            xss: registers.xss.bits(),
+            xfd: registers.xfd.bits(),
+            xfd_err: registers.xfd_err.bits(),
+            accum: registers.accum.bits(),
             xcomp_bv: image.xcomp_bv(),
-            xsave: values.xsave,
+            xsave: registers.xsave,
         }
     }
 
