@@ -50,6 +50,9 @@ pub enum Rejection {
     Xsave(u64, u64),
     /// The policy lacks x87 or SSE.
     MaskLegacy(u64),
+    /// The policy has a part of a group (AVX-512, MPX, AMX, or what needs AVX or
+    /// SSE without those), which no XCR0 can enable: seen, its whole groups.
+    MaskGroup(u64, u64),
     /// The image's policy exceeds the vCPU's.
     MaskPolicy(u64, u64),
     /// The image's policy exceeds what the host offers.
@@ -130,6 +133,7 @@ broken_rules!(Rejection,
     Self::CetTracker(seen, allowed) => ("cet-tracker", 0x316, seen, allowed),
     Self::LbrDepth(seen, largest) => ("lbr-depth", 0x317, seen, largest),
     Self::TileConfig(seen, largest) => ("tile-config", 0x318, seen, largest),
+    Self::MaskGroup(seen, whole) => ("xstate-mask-group", 0x319, seen, whole),
 );
 
 /// The registers that came with an image, judged.
@@ -256,6 +260,10 @@ pub(crate) fn check_claims(
             => R::MaskHost(mask.bits(), offered.bits());
         rule!("xstate-mask-directory"), beyond(mask, described)
             => R::MaskDirectory(mask.bits(), described.bits());
+
+        // Groups are whole: what no XCR0 can enable is in no policy.
+        rule!("xstate-mask-group"), beyond(mask, mask.whole_groups())
+            => R::MaskGroup(mask.bits(), mask.whole_groups().bits());
     }?;
 
     // The layouts agree over the policy.
@@ -275,9 +283,10 @@ pub(crate) fn check_claims(
             => R::Xcr0(Xcr0Error::WithoutXsave(xcr0.bits()));
     }?;
     let xss = xss_verdict(claims.xss, supervisor).map_err(R::Xss)?;
-    let xfd = xfd_verdict(claims.xfd, capable).map_err(R::Xfd)?;
+    let disableable = policy.disableable(capable);
+    let xfd = xfd_verdict(claims.xfd, disableable).map_err(R::Xfd)?;
     let allowed = if rule!("xfd-err-policy") {
-        capable
+        disableable
     } else {
         ComponentSet::ALL
     };
