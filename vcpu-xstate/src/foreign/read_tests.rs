@@ -413,11 +413,37 @@ fn xstate_bv_with_what_xfd_disables() {
         xfd: 1 << 18,
         ..ForeignRegisters::xcr0(0x6_02e7)
     };
-    let foreign = ForeignImage::kvm(&bytes, registers);
+    let foreign = ForeignImage::raw(&bytes, registers);
     assert_eq!(
         refused(&foreign, &policy(0x6_02e7), Excess::Drop),
         "xstate-bv-xfd"
     );
+}
+
+/// A buffer that KVM gave was refused: state under XFD is undefined there, and
+/// KVM itself makes it INIT when it is loaded.
+#[test]
+fn kvm_buffer_with_tiles_under_xfd() {
+    let bytes = standard(0x6_02e7, 0x6_0003);
+    let registers = ForeignRegisters {
+        xfd: 1 << 18,
+        ..ForeignRegisters::xcr0(0x6_02e7)
+    };
+    let foreign = ForeignImage::kvm(&bytes, registers);
+    for excess in [Excess::Refuse, Excess::Drop] {
+        let (read, dropped) = taken(&foreign, &policy(0x6_02e7), excess).unwrap();
+        assert_eq!(xstate_bv(&read), 0x2_0003);
+        assert_eq!(
+            dropped.disabled,
+            ComponentSet::only(ComponentIndex::TILEDATA)
+        );
+        assert!(dropped.state.is_empty() && dropped.in_use.is_empty());
+        assert_eq!(dropped.to_string(), "tiledata (disabled by IA32_XFD)");
+    }
+    // Enabled, the same bytes are state.
+    let foreign = ForeignImage::kvm(&bytes, ForeignRegisters::xcr0(0x6_02e7));
+    let (read, dropped) = taken(&foreign, &policy(0x6_02e7), Excess::Refuse).unwrap();
+    assert_eq!((xstate_bv(&read), dropped.is_empty()), (0x6_0003, true));
 }
 
 #[test]
@@ -536,6 +562,7 @@ proptest! {
             bytes: &bytes,
             accepts: if standard { Accepts::Standard } else { Accepts::Either },
             tail: [Tail::None, Tail::Zeros, Tail::Unread][tail],
+            under_xfd: UnderXfd::Refused,
             registers: ForeignRegisters {
                 xcr0: word(2) & policy.mask.bits() | 1,
                 accum: told.then(|| word(3) | word(2)),

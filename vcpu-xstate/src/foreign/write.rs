@@ -48,8 +48,8 @@ impl Destination {
     /// KVM's buffers: as long as KVM says (KVM_CHECK_EXTENSION of
     /// KVM_CAP_XSAVE2), never below the 4096 bytes of `struct kvm_xsave`, which
     /// KVM_SET_XSAVE reads whatever is in them; IA32_XSS, IA32_XFD and IA32_XFD_ERR go
-    /// by KVM_SET_MSRS. PKRU is spelled out, because KVMs before Linux 6.2
-    /// leave the vCPU's PKRU as it was where its bit is clear.
+    /// by KVM_SET_MSRS. PKRU is spelled out, because KVM leaves the
+    /// vCPU's PKRU as it was where its bit is clear.
     pub const KVM: Self = Self {
         sized_by_accum: false,
         msrs: true,

@@ -131,7 +131,7 @@ fn kvm_is_told_of_mxcsr() {
     });
 }
 
-/// Before Linux 6.2 KVM_SET_XSAVE left PKRU alone where its bit was clear: a
+/// KVM_SET_XSAVE leaves PKRU alone where its bit is clear: a
 /// guest that has 0 would run on with whatever was there.
 #[test]
 fn kvm_keeps_its_pkru_where_the_bit_is_clear() {
