@@ -10,12 +10,12 @@ use vcpu_xstate::policy::{Arrival, CpuPolicy};
 use vcpu_xstate::{Claims, ComponentFacts, ComponentIndex, Geometry};
 
 use crate::inspect;
-use crate::receiver::{self, Judged, Receiver, Why};
+use crate::receiver::{self, BrokenPolicy, Judged, Receiver, Why};
 
 /// The states of a file, and the policy where it has one.
 struct Contents<'a> {
     /// `None` for a blob; for a stream its domain's, or why that is none.
-    policy: Option<Result<CpuPolicy, String>>,
+    policy: Option<Result<CpuPolicy, BrokenPolicy>>,
     states: Vec<State<'a>>,
 }
 
@@ -33,9 +33,10 @@ pub fn run(bytes: &[u8], hosts: &[Receiver<'_>], as_json: bool) -> Result<(Strin
     let broken = contents
         .policy
         .as_ref()
-        .and_then(|policy| policy.as_ref().err());
+        .and_then(|policy| policy.as_ref().err())
+        .map(BrokenPolicy::to_string);
     let mut text = String::new();
-    if let Some(words) = broken {
+    if let Some(words) = &broken {
         let _ = writeln!(
             text,
             "no receiver takes this stream's policy: {words}\nits state alone:"
@@ -53,7 +54,7 @@ pub fn run(bytes: &[u8], hosts: &[Receiver<'_>], as_json: bool) -> Result<(Strin
             }
             Err(why) => {
                 let whose = vcpu.map_or(String::new(), |vcpu| format!("vCPU {vcpu}, "));
-                let _ = writeln!(text, "{name}: no, {whose}{}", why.text);
+                let _ = writeln!(text, "{name}: no, {whose}{why}");
                 for way in &why.ways {
                     let _ = writeln!(text, "  {way}");
                 }
