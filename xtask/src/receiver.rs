@@ -10,7 +10,6 @@ use clap::Args as ClapArgs;
 use migration_abi::blob::latest::Incompatible;
 use migration_abi::stream::{Domain, PolicyLeaf};
 use serde_json::{Value, json};
-use vcpu_xstate::error::Broken;
 use vcpu_xstate::foreign::{self, Excess, ForeignError, ForeignImage};
 use vcpu_xstate::policy::features::{Rule, TABLE};
 use vcpu_xstate::policy::set::by_name;
@@ -289,7 +288,7 @@ pub fn policy_of(domain: &Domain<'_>) -> Result<CpuPolicy, BrokenPolicy> {
     let leaves: Vec<CpuidLeaf> = domain.leaves.iter().map(leaf).collect();
     let deferred = ComponentSet::from_bits_retain(domain.xstate_deferred);
     CpuPolicy::from_leaves(&leaves, deferred).map_err(|error| BrokenPolicy {
-        broken: error.broken(),
+        rule: error.rule(),
         words: leaves_words(&error),
     })
 }
@@ -297,15 +296,15 @@ pub fn policy_of(domain: &Domain<'_>) -> Result<CpuPolicy, BrokenPolicy> {
 /// Why a stream's leaves are no policy.
 #[derive(Clone, Debug)]
 pub struct BrokenPolicy {
-    /// The rule, and its values.
-    pub broken: Broken,
+    /// The rule's name, stable.
+    pub rule: &'static str,
     /// What breaks it.
     pub words: String,
 }
 
 impl fmt::Display for BrokenPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.broken.rule, self.words)
+        write!(f, "{}: {}", self.rule, self.words)
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Seen {
     Count(u64),
     /// A mask, a register or a checksum: hexadecimal.
     Bits(u64),
+    /// No single number: the sentence says it.
+    Words,
 }
 
 impl Seen {
@@ -26,6 +28,7 @@ impl Seen {
         match self {
             Self::Count(count) => json!(count),
             Self::Bits(_) => json!(self.to_string()),
+            Self::Words => Value::Null,
         }
     }
 }
@@ -35,6 +38,7 @@ impl fmt::Display for Seen {
         match self {
             Self::Count(count) => write!(f, "{count}"),
             Self::Bits(bits) => write!(f, "{bits:#x}"),
+            Self::Words => Ok(()),
         }
     }
 }
@@ -97,7 +101,7 @@ impl Finding {
             "rule": self.rule,
             "offset": self.offset,
             "seen": self.seen.json(),
-            "allowed": self.allowed,
+            "allowed": (self.seen != Seen::Words).then_some(&self.allowed),
             "text": self.text,
         })
     }
@@ -161,10 +165,12 @@ pub fn explain(root: &mut Section, findings: &[Finding], warnings: &[String]) {
     root.value("broken", findings.iter().map(Finding::json).collect());
     root.value("warnings", json!(warnings));
     for finding in findings {
-        root.line(format!(
-            "BROKEN  {} at byte {}: {} seen, allowed: {}",
-            finding.rule, finding.offset, finding.seen, finding.allowed
-        ));
+        let values = match finding.seen {
+            Seen::Words => String::new(),
+            seen => format!(": {seen} seen, allowed: {}", finding.allowed),
+        };
+        let (rule, offset) = (&finding.rule, finding.offset);
+        root.line(format!("BROKEN  {rule} at byte {offset}{values}"));
         root.line(format!("        {}", finding.text));
     }
     if !findings.is_empty() {

@@ -92,16 +92,21 @@ impl<'a> Image<'a> {
         let mut section = self.header(&read);
         section.table(self.components(&read));
         root.section(section);
-        let mut held = BTreeMap::new();
+        let (mut held, mut lost) = (BTreeMap::new(), ComponentSet::EMPTY);
         for component in self.shown(&read) {
-            if let Content::InUse(bytes) = self.content(&read, component) {
-                held.insert(component.get(), bytes);
+            match self.content(&read, component) {
+                Content::InUse(bytes) => drop(held.insert(component.get(), bytes)),
+                Content::CutOff | Content::Unplaced(_) => {
+                    lost.insert(ComponentSet::only(component));
+                }
+                Content::Init(_) => {}
             }
         }
         let state = State {
             legacy: read.legacy,
             mxcsr: mxcsr(&read),
             held,
+            lost,
         };
         root.section(registers::explain(&state, self.full));
         explained

@@ -98,14 +98,9 @@ pub fn explain(
 
 /// A policy that is none, in its DOMAIN record.
 fn policy_finding(why: &BrokenPolicy, frame: &Frame<'_>) -> Finding {
-    let broken = why.broken;
-    Finding::new(
-        broken.rule,
-        frame.offset + FRAME_HEADER_BYTES,
-        Seen::Bits(broken.seen),
-        format!("{:#x}", broken.allowed),
-        &format!("no receiver takes this policy: {}", why.words),
-    )
+    let text = format!("no receiver takes this policy: {}", why.words);
+    let offset = frame.offset + FRAME_HEADER_BYTES;
+    Finding::new(why.rule, offset, Seen::Words, String::new(), &text)
 }
 
 fn vcpu_section(vcpus: &mut Vec<(u32, Section)>, number: u32) -> &mut Section {
