@@ -74,7 +74,10 @@ fn an_unbelievable_size_is_what_is_broken() {
     // What is held behind it has no place, and is not said to be anywhere.
     assert_eq!(component(&json, "opmask")["state"], "unplaced");
     let registers = "Registers  ·  not readable: avx opmask zmm_hi256 hi16_zmm; what else";
-    assert!(text.contains(registers) && !text.contains("all 16"), "{text}");
+    assert!(
+        text.contains(registers) && !text.contains("all 16"),
+        "{text}"
+    );
 }
 
 /// What a header claims of itself was not held against itself.

@@ -45,7 +45,10 @@ pub fn explain(state: &State<'_>, full: bool) -> Section {
     let note = if state.lost.is_empty() {
         "what is not shown is INIT".into()
     } else {
-        format!("not readable: {}; what else is not shown is INIT", state.lost)
+        format!(
+            "not readable: {}; what else is not shown is INIT",
+            state.lost
+        )
     };
     let mut section = Section::new("registers", "Registers").with_note(note);
     section.value("unreadable", hex(state.lost.bits()));

@@ -60,7 +60,9 @@ pub fn explain(state: &State<'_>) -> Section {
     let lost = super::VECTORS.iter().any(|part| state.lost.has(*part));
     match zero {
         0 => {}
-        zero if lost => section.line(format!("{zero} vector registers zero, as far as can be read")),
+        zero if lost => section.line(format!(
+            "{zero} vector registers zero, as far as can be read"
+        )),
         zero if zero == all => section.line(format!("all {all} vector registers zero")),
         zero => section.line(format!("the other {zero} vector registers zero")),
     }
