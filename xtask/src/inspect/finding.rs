@@ -75,6 +75,17 @@ impl From<ParseError> for Finding {
     }
 }
 
+/// In one line, as an error says it.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} (at byte {}: {} seen, allowed: {})",
+            self.rule, self.text, self.offset, self.seen, self.allowed
+        )
+    }
+}
+
 impl Finding {
     /// A finding of a rule by its name.
     pub fn new(rule: &str, offset: usize, seen: Seen, allowed: String, text: &str) -> Self {

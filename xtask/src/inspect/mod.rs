@@ -29,6 +29,7 @@ use vcpu_xstate::ComponentSet;
 
 use self::detect::Format;
 use self::document::Section;
+pub use self::finding::Finding;
 use self::layout::Layout;
 pub use self::stream::looks_like_one as looks_like_a_stream;
 use crate::machines::Table as Machines;
@@ -63,8 +64,8 @@ pub struct InspectOptions {
     #[arg(long, value_name = "COMPONENTS", value_parser = components::parse)]
     xcr0: Option<ComponentSet>,
 
-    /// A table of machines, before those that are built in; $XFERRY_CPUID_CSV
-    /// where it is not given.
+    /// A table of machines, each in the place of a built-in one of its name;
+    /// $XFERRY_CPUID_CSV where it is not given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 
@@ -105,7 +106,8 @@ fn explain(
 ) -> Result<(Section, bool)> {
     let named = |name: &String| machines.find(name);
     // What is mistyped is told first, whether it matters or not.
-    (options.offer.granted()?, options.offer.permitted()?);
+    options.offer.granted()?;
+    options.offer.permitted()?;
     let against = match &options.against[..] {
         [] => {
             let idle = options.offer.is_empty();
@@ -126,13 +128,14 @@ fn explain(
         );
     };
     let mut body = Section::new("", "");
-    let mut taken = true;
+    // Nothing is judged where there is no extended state.
+    let mut taken = None;
     let mut warnings = Vec::new();
     let findings = match format {
         Format::Blob => {
             let (findings, parts) = blob::explain(&mut body, bytes, options.full);
             if let Some(parts) = &parts {
-                taken = against::explain(&mut body, &parts.judged(None), &against);
+                taken = Some(against::explain(&mut body, &parts.judged(None), &against));
             }
             findings
         }
@@ -161,7 +164,7 @@ fn explain(
             let (explained, parts) =
                 foreign::explain(&mut body, format, bytes, xcr0, layout, options.full);
             if let Some(parts) = &parts {
-                taken = against::explain(&mut body, &parts.judged(), &against);
+                taken = Some(against::explain(&mut body, &parts.judged(), &against));
             }
             warnings = explained.warnings;
             explained.broken
@@ -172,11 +175,14 @@ fn explain(
     root.value("file", json!(name));
     root.value("format", json!(format.name()));
     root.value("bytes", json!(bytes.len()));
+    if taken.is_none() && !against.is_empty() {
+        warnings.push("no extended state is here that a machine could take or refuse".into());
+    }
     finding::explain(&mut root, &findings, &warnings);
     if format != Format::Stream {
         // Where something can be judged, its verdicts take this place.
         root.value("against", json!([]));
     }
     root.append(body);
-    Ok((root, findings.is_empty() && taken))
+    Ok((root, findings.is_empty() && taken != Some(false)))
 }

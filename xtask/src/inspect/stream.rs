@@ -22,13 +22,14 @@ pub fn looks_like_one(bytes: &[u8]) -> bool {
     })
 }
 
-/// Adds the frames and the domain to `root`; gives what is wrong.
+/// Adds the frames and the domain to `root`; gives what is wrong, and whether
+/// all machines take what state there is, if there is any.
 pub fn explain(
     root: &mut Section,
     bytes: &[u8],
     full: bool,
     against: &[Receiver<'_>],
-) -> (Vec<Finding>, bool) {
+) -> (Vec<Finding>, Option<bool>) {
     let (frames, mut findings) = frames(bytes);
     findings.extend(order(&frames));
     findings.sort_by_key(|finding| finding.offset);
@@ -44,7 +45,7 @@ pub fn explain(
     let mut vcpus: Vec<(u32, Section)> = Vec::new();
     // DOMAIN comes before any vCPU; without its policy the state alone is judged.
     let mut policy = None;
-    let mut taken = true;
+    let mut taken = None;
     for frame in &frames {
         let Some(kind) = frame.header.record_type() else {
             continue;
@@ -58,7 +59,7 @@ pub fn explain(
                     Ok(read) => policy = Some(read),
                     // Whatever its state is, no machine takes the domain.
                     Err(broken) => {
-                        taken &= against.is_empty();
+                        taken = Some(against.is_empty());
                         findings.push(policy_finding(&broken, frame));
                     }
                 }
@@ -75,7 +76,9 @@ pub fn explain(
                     .with_note(format!("a blob of {} bytes at {base}", payload.len()));
                 let (found, parts) = blob::explain(&mut xstate, payload, full);
                 if let Some(parts) = &parts {
-                    taken &= against::explain(&mut xstate, &parts.judged(policy.as_ref()), against);
+                    let judged = parts.judged(policy.as_ref());
+                    let all = against::explain(&mut xstate, &judged, against);
+                    taken = Some(all && taken != Some(false));
                 }
                 let found = found.into_iter().map(|finding| finding.within(base));
                 findings.extend(

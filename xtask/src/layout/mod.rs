@@ -32,8 +32,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// A table of machines, before those that are built in; $XFERRY_CPUID_CSV
-    /// where it is not given.
+    /// A table of machines, each in the place of a built-in one of its name;
+    /// $XFERRY_CPUID_CSV where it is not given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, anyhow, bail};
+use migration_abi::ParseError;
 use migration_abi::blob::{self, DirectoryEntry};
 use migration_abi::stream::{Decoder, Record, Step};
 use serde_json::json;
@@ -89,7 +90,7 @@ fn judge(contents: &Contents<'_>, host: &Receiver<'_>) -> (Option<u32>, Result<(
 
 fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
     if bytes.starts_with(&blob::MAGIC) {
-        let blob = blob::parse(bytes).map_err(|error| anyhow!("the blob: {error}"))?;
+        let blob = blob::parse(bytes).map_err(|error| unread("the blob", error))?;
         return Ok(Contents {
             policy: None,
             states: vec![state(None, &blob)?],
@@ -109,14 +110,14 @@ fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
     let mut decoder = Decoder::new(bytes);
     loop {
         let step = decoder.step();
-        let frame = match step.map_err(|error| anyhow!("the stream: {error}"))? {
+        let frame = match step.map_err(|error| unread("the stream", error))? {
             Step::Frame(frame) => frame,
             Step::End => break,
             Step::NeedMore(missing) => {
                 bail!("the stream is cut off: its last frame lacks {missing} bytes")
             }
         };
-        let record = Record::parse(&frame).map_err(|error| anyhow!("the stream: {error}"))?;
+        let record = Record::parse(&frame).map_err(|error| unread("the stream", error))?;
         match record {
             Some(Record::Domain(domain)) => contents.policy = Some(receiver::policy_of(&domain)),
             Some(Record::VcpuXstate(record)) => {
@@ -131,6 +132,11 @@ fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
         bail!("the stream holds no extended state");
     }
     Ok(contents)
+}
+
+/// What a reader stops at, in the words of `inspect`.
+fn unread(what: &str, error: ParseError) -> anyhow::Error {
+    anyhow!("{what}: {}", inspect::Finding::from(error))
 }
 
 fn state<'a>(vcpu: Option<u32>, blob: &blob::Blob<'a>) -> Result<State<'a>> {

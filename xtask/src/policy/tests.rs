@@ -165,6 +165,10 @@ fn stored_blobs_against_machines() {
         error.starts_with("neither a blob nor a stream (7 bytes); `inspect --against`"),
         "{error}"
     );
+    let blob = read(&golden.join("blob-v1-sse.bin")).unwrap();
+    let error = check::run(&blob[..50], &hosts, false).unwrap_err();
+    let words = "(at byte 0: 50 seen, allowed: at least 96)";
+    assert!(error.to_string().ends_with(words), "{error}");
     let kvm = read(&golden.join("legacy-kvm-xsave.bin")).unwrap();
     let error = check::run(&kvm, &hosts, false).unwrap_err().to_string();
     assert!(
