@@ -15,10 +15,6 @@ pub const fn stride(under_miri: usize) -> usize {
     if cfg!(miri) { under_miri } else { 1 }
 }
 
-/// By how many bytes TILEDATA is smaller under Miri, where 8 KiB of it in every
-/// image would take hours.
-pub const TILES_CUT: usize = if cfg!(miri) { 7936 } else { 0 };
-
 /// Facts of a plain user component.
 pub fn user(size_bytes: u32, standard_offset: u32) -> ComponentFacts {
     ComponentFacts {
@@ -82,7 +78,7 @@ pub fn bochs_sapphire_rapids() -> Geometry {
             ComponentFacts {
                 aligned64: true,
                 xfd: true,
-                ..user(8192 - TILES_CUT as u32, 2816)
+                ..user(8192, 2816)
             },
         ),
     ])

@@ -9,7 +9,6 @@ use crate::component::ComponentIndex;
 use crate::header::COMPACTED;
 use crate::layout::{Form, Geometry};
 use crate::masks::XstatePolicy;
-use crate::testing::TILES_CUT;
 use crate::validate::{Claims, TrustedImage, validate};
 
 const ALL: u64 = 0x6_5ae7;
@@ -160,10 +159,7 @@ fn xens_accumulated_xcr0_is_one_that_xcr0_could_be() {
     with_trusted(&held_back, 0x3, &all, |image| {
         let mut out = vec![0; 12_288];
         let written = image.write_standard(Destination::XEN, &mut out).unwrap();
-        assert_eq!(
-            (written.accum, written.len_bytes),
-            (XCR0, 11_008 - TILES_CUT)
-        );
+        assert_eq!((written.accum, written.len_bytes), (XCR0, 11_008));
     });
     let partly = Claims {
         accum: 0x2_0023 | 0x800,
@@ -238,7 +234,6 @@ fn xfd_goes_by_msr_or_not_at_all() {
 
 /// CRIU #1448, Cloud Hypervisor #7533: the state of AMX cut off at 4096.
 #[test]
-#[cfg_attr(miri, ignore = "tiles are small under Miri")]
 fn tiles_in_use_do_not_fit_in_4096_bytes() {
     let all = policy(ALL);
     with_trusted(&claims(XCR0, XCR0), XCR0, &all, |image| {
