@@ -80,7 +80,7 @@ enum Work {
     /// Remove each rule of the libraries once: some test must notice.
     Mutants(mutants::Args),
     /// Run the libraries' tests under Miri (needs a nightly toolchain).
-    Miri,
+    Miri(miri::Args),
     /// Check the rules of this repository.
     Tidy,
 }
@@ -247,7 +247,7 @@ fn dispatch(work: Work, may_install: bool) -> Result<bool> {
         }
         Work::Fuzz(args) => return fuzz::run(&workspace, &args),
         Work::Mutants(args) => return mutants::run(&workspace, &args),
-        Work::Miri => return miri::run(&workspace),
+        Work::Miri(args) => return miri::run(&workspace, &args),
         Work::Tidy => {
             needs(false)?;
             tidy::tidy(&workspace, &build::binaries(&workspace, Variant::Plain)?)?;

@@ -3,28 +3,64 @@
 //! What it cannot run (instructions of the XSAVE family) and what is too slow
 //! for it (searches of safe code) leaves itself out with `cfg(miri)`.
 
-use std::process::Output;
+mod long;
+
+use std::process::{Command, Output};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
+use self::long::LONG;
 use crate::nightly::{NONE, Nightly};
 use crate::workspace::Workspace;
 
-/// The packages, and what of each is run: cargo's arguments.
-const RUNS: &[(&str, &[&str])] = &[("vcpu-xstate", &["--lib"]), ("migration-abi", &["--tests"])];
+/// What is run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// All tests: also those that take minutes each, hours together.
+    #[arg(long)]
+    all: bool,
+}
+
+/// A part of the tests, which has a process of its own.
+struct Part {
+    package: &'static str,
+    /// Which of its programs: cargo's arguments.
+    programs: &'static [&'static str],
+    /// Which of their tests: the programs' arguments.
+    tests: &'static [&'static str],
+}
+
+/// All tests, in parts that take about as long as each other.
+const PARTS: &[Part] = &[
+    Part {
+        package: "vcpu-xstate",
+        programs: &["--lib"],
+        tests: &["owner::", "hw::"],
+    },
+    Part {
+        package: "vcpu-xstate",
+        programs: &["--lib"],
+        tests: &["--skip", "owner::", "--skip", "hw::"],
+    },
+    Part {
+        package: "migration-abi",
+        programs: &["--tests"],
+        tests: &[],
+    },
+];
 
 /// Cases of each property test: Miri is a few hundred times slower.
-const CASES: &str = "2";
+const CASES: &str = "1";
 
 /// The command. Gives whether all passed.
 ///
 /// # Errors
 /// No toolchain.
-pub fn run(workspace: &Workspace) -> Result<bool> {
+pub fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     let nightly = Nightly::find().context(NONE)?;
     eprintln!("building the libraries' tests for Miri, and running them …");
-    let text = play(workspace, &nightly)?;
+    let text = play(workspace, &nightly, args.all)?;
     print!("{text}");
     Ok(true)
 }
@@ -35,21 +71,34 @@ pub fn run(workspace: &Workspace) -> Result<bool> {
 /// A test failed, or Miri found something.
 pub fn smoke(workspace: &Workspace) -> Result<Result<String, &'static str>> {
     match Nightly::find() {
-        Some(nightly) => play(workspace, &nightly).map(Ok),
+        Some(nightly) => play(workspace, &nightly, false).map(Ok),
         None => Ok(Err(NONE)),
     }
 }
 
-fn play(workspace: &Workspace, nightly: &Nightly) -> Result<String> {
+fn play(workspace: &Workspace, nightly: &Nightly, all: bool) -> Result<String> {
     nightly.components(workspace, &["miri", "rust-src"])?;
+    for part in PARTS {
+        let output = test(workspace, nightly, part)
+            .arg("--no-run")
+            .output()
+            .context("cargo miri could not be started")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}:\n{said}", part.package);
+    }
     let outputs: Vec<(&str, Result<Output>)> = thread::scope(|scope| {
-        let running: Vec<_> = RUNS
+        let running: Vec<_> = PARTS
             .iter()
-            .map(|(package, what)| {
-                (
-                    *package,
-                    scope.spawn(|| test(workspace, nightly, package, what)),
-                )
+            .map(|part| {
+                let mut command = test(workspace, nightly, part);
+                command.arg("--").args(part.tests);
+                if !all {
+                    LONG.iter().for_each(|test| {
+                        command.args(["--skip", test]);
+                    });
+                }
+                let output = move || command.output().context("cargo miri could not be started");
+                (part.package, scope.spawn(output))
             })
             .collect();
         running
@@ -73,16 +122,15 @@ fn play(workspace: &Workspace, nightly: &Nightly) -> Result<String> {
     Ok(text)
 }
 
-fn test(workspace: &Workspace, nightly: &Nightly, package: &str, what: &[&str]) -> Result<Output> {
-    nightly
-        .cargo(workspace.root())
-        .args(["miri", "test", "--package", package, "--target-dir"])
-        // One each: the two would wait for each other.
-        .arg(workspace.target().join("xferry-miri").join(package))
-        .args(what)
+/// `cargo miri test` of a part, as far as its programs.
+fn test(workspace: &Workspace, nightly: &Nightly, part: &Part) -> Command {
+    let mut command = nightly.cargo(workspace.root());
+    command
+        .args(["miri", "test", "--package", part.package, "--target-dir"])
+        .arg(workspace.target().join("xferry-miri"))
+        .args(part.programs)
         // Seeds of property tests are files.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
-        .env("PROPTEST_CASES", CASES)
-        .output()
-        .context("cargo miri could not be started")
+        .env("PROPTEST_CASES", CASES);
+    command
 }
