@@ -46,12 +46,7 @@ impl<'a> Image<'a> {
     ) -> Option<Self> {
         let (legacy, rest) = LegacyRegion::ref_from_prefix(bytes).ok()?;
         let (header, _) = XsaveHeader::ref_from_prefix(rest).ok()?;
-        let held = if rule!("init-is-never-read") {
-            header.xstate_bv()
-        } else {
-            header.xstate_bv().union(header.layout())
-        };
-        let xstate_bv = held.difference(dropped);
+        let xstate_bv = header.xstate_bv().difference(dropped);
         let layout = match (form, header.xcomp_bv()) {
             (Form::Standard, 0) => xstate_bv,
             // Not the host's own (Xen 9979547be5, Linux 4498601d1a).
