@@ -100,7 +100,7 @@ impl Head {
             unreachable!("a legacy region has 512 bytes");
         };
         if self.x87 || !rule!("init-fills-in-x87") {
-            to[0] = U64::new(from[0].get() & CONTROL);
+            to[0] = U64::new(from[0].get() & kept(CONTROL));
             if !COPIED {
                 (to[1], to[2]) = (from[1], from[2]);
             }
@@ -108,7 +108,7 @@ impl Head {
                 if !COPIED {
                     to[word] = from[word];
                 }
-                to[word + 1] = U64::new(from[word + 1].get() & ST_HIGH);
+                to[word + 1] = U64::new(from[word + 1].get() & kept(ST_HIGH));
             }
         } else {
             init_x87(to);
@@ -136,6 +136,16 @@ fn parts(out: &mut [u8; MIN_IMAGE_BYTES]) -> (&mut Words, &mut XsaveHeader) {
         unreachable!("576 bytes are a legacy region and a header");
     };
     (legacy, header)
+}
+
+/// What of a word of x87 is state; its reserved bytes are zero.
+#[inline(always)]
+fn kept(state: u64) -> u64 {
+    if rule!("canonical-x87-padding") {
+        state
+    } else {
+        u64::MAX
+    }
 }
 
 fn init_x87(to: &mut Words) {
