@@ -126,6 +126,16 @@ impl Head {
     }
 }
 
+/// What of a word of x87 is state; its reserved bytes are zero.
+#[inline(always)]
+fn kept(state: u64) -> u64 {
+    if rule!("canonical-x87-padding") {
+        state
+    } else {
+        u64::MAX
+    }
+}
+
 #[inline]
 fn parts(out: &mut [u8; MIN_IMAGE_BYTES]) -> (&mut Words, &mut XsaveHeader) {
     let (legacy, header) = out.split_at_mut(LEGACY_BYTES);
@@ -136,16 +146,6 @@ fn parts(out: &mut [u8; MIN_IMAGE_BYTES]) -> (&mut Words, &mut XsaveHeader) {
         unreachable!("576 bytes are a legacy region and a header");
     };
     (legacy, header)
-}
-
-/// What of a word of x87 is state; its reserved bytes are zero.
-#[inline(always)]
-fn kept(state: u64) -> u64 {
-    if rule!("canonical-x87-padding") {
-        state
-    } else {
-        u64::MAX
-    }
 }
 
 fn init_x87(to: &mut Words) {
