@@ -27,9 +27,9 @@ pub(crate) use rule;
 #[cfg(feature = "mutants")]
 pub(crate) fn stands(name: &str) -> bool {
     extern crate std;
+    use std::ffi::{OsStr, OsString};
     use std::sync::LazyLock;
 
-    static GONE: LazyLock<Option<std::string::String>> =
-        LazyLock::new(|| std::env::var("XFERRY_MUTANT").ok());
-    GONE.as_deref() != Some(name)
+    static GONE: LazyLock<Option<OsString>> = LazyLock::new(|| std::env::var_os("XFERRY_MUTANT"));
+    GONE.as_deref() != Some(OsStr::new(name))
 }

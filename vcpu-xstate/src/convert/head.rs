@@ -102,7 +102,7 @@ impl Head {
         let (to, header_out) = parts(out);
         let from = image.legacy().words();
         if self.x87 || !rule!("init-fills-in-x87") {
-            to[0] = U64::new(from[0].get() & CONTROL);
+            to[0] = U64::new(from[0].get() & kept(CONTROL));
             if !COPIED {
                 (to[1], to[2]) = (from[1], from[2]);
             }
@@ -110,7 +110,7 @@ impl Head {
                 if !COPIED {
                     to[word] = from[word];
                 }
-                to[word + 1] = U64::new(from[word + 1].get() & ST_HIGH);
+                to[word + 1] = U64::new(from[word + 1].get() & kept(ST_HIGH));
             }
         } else {
             init_x87(to);
@@ -125,6 +125,16 @@ impl Head {
             to[XMM.end..].fill(U64::ZERO);
         }
         *header_out = self.header();
+    }
+}
+
+/// What of a word of x87 is state; its reserved bytes are zero.
+#[inline(always)]
+fn kept(state: u64) -> u64 {
+    if rule!("canonical-x87-padding") {
+        state
+    } else {
+        u64::MAX
     }
 }
 

@@ -11,6 +11,7 @@ use crate::owner::{Home, ImportError, WriteXssError, XsetbvError};
 use crate::percpu::CpuId;
 use crate::update::{Update, UpdateError};
 use crate::validate::validate;
+use crate::xcr0::Xcr0Error;
 
 impl World {
     pub fn step(&mut self, step: Step) {
@@ -112,8 +113,12 @@ impl World {
             .state
             .set_xcr0(value, 0, &mut self.cpus[cpu], &mut self.memory);
         match set {
-            Ok(()) => guest.controls.xcr0 = value,
-            Err(error) => assert!(matches!(error, XsetbvError::NeedsMemory(_)), "{error:?}"),
+            Ok(()) => {
+                assert!(guest.state.policy().xsave);
+                guest.controls.xcr0 = value;
+            }
+            Err(XsetbvError::NeedsMemory(_)) => {}
+            Err(XsetbvError::Fault(error)) => assert_eq!(error, Xcr0Error::WithoutXsave(value)),
         }
     }
 
@@ -139,8 +144,7 @@ impl World {
         let guest = &mut self.guests[vcpu];
         let capable = host.geometry().xfd_capable();
         let value = set(bits)
-            .intersection(guest.state.policy().mask)
-            .intersection(capable)
+            .intersection(guest.state.policy().disableable(capable))
             .bits();
         if error {
             guest.state.set_xfd_err(value, &host).unwrap();
@@ -212,6 +216,7 @@ impl World {
         } else {
             ComponentSet::EMPTY
         };
+        let lost = ComponentSet::ALL.difference(new.mask);
         let had = self.memory.live_blocks;
         let state = &mut self.guests[vcpu].state;
         let prepared = state.prepare_policy(&new, drop, &mut self.cpus[cpu], &mut self.memory);
@@ -235,8 +240,10 @@ impl World {
             self.take_back(blocks);
             return;
         }
-        for component in ComponentSet::ALL.difference(new.mask) {
-            self.guests[vcpu].expected.set_init(component);
+        let expected = &mut self.guests[vcpu].expected;
+        for component in lost {
+            assert!(drop.has(component) || expected.is_init(component));
+            expected.set_init(component);
         }
     }
 
@@ -248,16 +255,19 @@ impl World {
     }
 
     fn copy(&mut self, from: usize, to: usize, meanwhile: Option<Box<Step>>) {
-        self.bring_home(from);
         let host = self.host().clone();
-        let source = &mut self.guests[from];
-        let cpu = &mut self.cpus[0];
-        let mut out = vec![0xaa; source.state.export_size(cpu)];
+        let at = self.at(from);
+        let (source, cpu) = (&mut self.guests[from], &mut self.cpus[at]);
+        // Longer than any image: what is measured afterwards is what was written.
+        let mut out = vec![0xaa; 0x4000];
         let exported = source.state.export(cpu, &mut out).unwrap();
-        assert_eq!(exported.image_len, out.len());
+        assert_eq!(exported.image_len, source.state.export_size(cpu));
+        out.truncate(exported.image_len);
+        self.settle();
+        let source = &self.guests[from];
         let (expected, controls) = (source.in_image(&host), source.controls);
-        let policy = *source.state.policy();
-        let canonical = self.canonical(&policy, &expected);
+        let theirs = *source.state.policy();
+        let canonical = self.canonical(&theirs, &expected);
         assert!(out == canonical, "the same state is other bytes");
 
         let policy = *self.guests[to].state.policy();
@@ -267,11 +277,18 @@ impl World {
         }
         let image = match trusted {
             Ok(image) => image,
-            Err(refused) => return assert_eq!(refused.rule(), "xstate-mask-policy"),
+            Err(refused) if theirs.xsave != policy.xsave => {
+                return assert_eq!(refused.rule(), "policy-xsave");
+            }
+            Err(refused) => {
+                assert_eq!(refused.rule(), "xstate-mask-policy");
+                return assert!(!policy.mask.contains(theirs.mask));
+            }
         };
         // The other one's registers are given up where they are.
         let cpu = self.at(to);
         let target = &mut self.guests[to];
+        let now = *target.state.policy();
         let taken = target
             .state
             .import(&image, &mut self.cpus[cpu], &mut self.memory);
@@ -280,6 +297,9 @@ impl World {
                 (target.expected, target.controls) = (expected, controls);
                 (target.saved, target.was_live) = (false, false);
             }
+            // The policy was another one when it was judged.
+            Err(ImportError::Policy(..)) => assert!(!now.mask.contains(theirs.mask)),
+            Err(ImportError::Xsave(..)) => assert_ne!(now.xsave, theirs.xsave),
             Err(error) => assert!(matches!(error, ImportError::NeedsMemory(_)), "{error:?}"),
         }
     }
@@ -299,9 +319,17 @@ impl World {
     }
 }
 
-/// Contents that differ by `seed`; every other one without what hardware treats
-/// in a way of its own: x87 without an exception pending, UINTR with UINV.
+/// Contents that differ by `seed`: INIT, or a pattern, every other one with what
+/// hardware treats in a way of its own: x87 without an exception pending, UINTR
+/// with UINV.
 fn pattern(registers: &mut Registers, machine: &Machine, component: ComponentIndex, seed: u8) {
+    if seed >= 0xc0 {
+        registers.set_init(component);
+        if component == ComponentIndex::SSE {
+            registers.mxcsr = 0x1f80;
+        }
+        return;
+    }
     registers.set_pattern(machine, component, seed);
     if seed.is_multiple_of(2) {
         return;

@@ -71,13 +71,15 @@ impl World {
             set_aside: 0,
             next_tag: 0,
         };
-        for (mask, deferred) in [
-            (0x3, ComponentSet::EMPTY),
-            (0x6_5ae7, ComponentSet::EMPTY),
-            (0x2e7, ComponentSet::EMPTY),
-            (0x6_1a07, ComponentSet::CET),
+        let policy = |mask| XstatePolicy::new(set(mask), ComponentSet::EMPTY);
+        for policy in [
+            XstatePolicy::without_xsave(),
+            policy(0x3),
+            policy(0x6_5ae7),
+            policy(0x2e7),
+            XstatePolicy::new(set(0x6_1a07), ComponentSet::CET),
         ] {
-            let guest = world.guest(&XstatePolicy::new(set(mask), deferred));
+            let guest = world.guest(&policy);
             world.guests.push(guest);
         }
         world

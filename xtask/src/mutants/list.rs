@@ -194,6 +194,34 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Each bug of the book's table has a mark that there is, or says why not.
+    #[test]
+    fn marks_of_the_bugs_in_the_book() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let all: Vec<String> = read(&root)
+            .unwrap()
+            .into_iter()
+            .map(|mutant| mutant.name)
+            .collect();
+        let book = std::fs::read_to_string(root.join("docs/src/proof.md")).unwrap();
+        let (_, table) = book
+            .split_once("| Bug | Test | Marks |\n|---|---|---|\n")
+            .unwrap();
+        let mut bugs = 0;
+        for row in table.lines().take_while(|line| line.starts_with('|')) {
+            let [_, bug, _, marks, _] = row.split('|').collect::<Vec<_>>()[..] else {
+                panic!("three columns: {row}");
+            };
+            let names: Vec<&str> = marks.split('`').skip(1).step_by(2).collect();
+            for name in &names {
+                assert!(all.iter().any(|one| one == name), "{bug}: no mark {name}");
+            }
+            assert!(!names.is_empty() || !marks.trim().is_empty(), "{bug}");
+            bugs += 1;
+        }
+        assert!(bugs >= 30, "{bugs}");
+    }
+
     #[test]
     fn files_of_tests() {
         for (path, tests) in [

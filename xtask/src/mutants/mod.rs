@@ -3,7 +3,8 @@
 //! The sources mark each rule and each mended bug with `rule!("name")`, which is
 //! `true` in what is shipped. The tests are built once with the feature
 //! `mutants`; then one process after the other does without one rule, named by
-//! its environment. The tests know nothing of it.
+//! its environment. The tests know nothing of it. At the end a table says which
+//! test noticed which mutant, and where.
 
 mod list;
 mod programs;
@@ -59,7 +60,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
     if args.list {
         chosen
             .iter()
-            .for_each(|m| println!("{:<36} {}", m.name, m.places.join(" ")));
+            .for_each(|m| println!("{:<40} {}", m.name, m.places.join(" ")));
         return Ok(true);
     }
     let start = Instant::now();
@@ -74,11 +75,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<bool> {
         .jobs
         .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let outcomes = try_all(chosen, &programs, workspace.root(), jobs);
-    Ok(conclude(&outcomes, start.elapsed()))
+    Ok(conclude(outcomes, start.elapsed()))
 }
 
 /// Every mutant, `jobs` at a time, in the order of the list.
 fn try_all(mutants: Vec<Mutant>, programs: &[Program], root: &Path, jobs: usize) -> Vec<Outcome> {
+    let all = mutants.len();
     let waiting: Mutex<VecDeque<Mutant>> = Mutex::new(mutants.into());
     let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -96,15 +98,24 @@ fn try_all(mutants: Vec<Mutant>, programs: &[Program], root: &Path, jobs: usize)
                         verdict,
                         took: start.elapsed(),
                     };
-                    eprintln!("{}", line(&outcome));
-                    if let Ok(mut all) = outcomes.lock() {
-                        all.push(outcome);
+                    if let Ok(mut done) = outcomes.lock() {
+                        eprintln!("{:>4}/{all} {}", done.len() + 1, progress(&outcome));
+                        done.push(outcome);
                     }
                 }
             });
         }
     });
     outcomes.into_inner().unwrap_or_default()
+}
+
+fn progress(outcome: &Outcome) -> String {
+    let what = match outcome.verdict {
+        Verdict::Noticed(_) => "noticed",
+        Verdict::Survived(_) => "SURVIVED",
+    };
+    let seconds = outcome.took.as_secs_f32();
+    format!("{what} after {seconds:.1} s: {}", outcome.mutant.name)
 }
 
 fn line(outcome: &Outcome) -> String {
@@ -120,15 +131,15 @@ fn line(outcome: &Outcome) -> String {
             )
         }
     };
-    format!(
-        "{:<36} {:>5.1} s  {what}",
-        mutant.name,
-        outcome.took.as_secs_f32()
-    )
+    format!("{:<40} {what}", mutant.name)
 }
 
-/// Prints the sum; gives whether nothing survived.
-fn conclude(outcomes: &[Outcome], took: Duration) -> bool {
+/// Prints who noticed each, and the sum; gives whether nothing survived.
+fn conclude(mut outcomes: Vec<Outcome>, took: Duration) -> bool {
+    outcomes.sort_by(|one, other| one.mutant.name.cmp(&other.mutant.name));
+    for outcome in &outcomes {
+        println!("{}", line(outcome));
+    }
     let survivors: Vec<&Outcome> = outcomes
         .iter()
         .filter(|outcome| matches!(outcome.verdict, Verdict::Survived(_)))
