@@ -101,7 +101,7 @@ pub fn xcr0_verdict(value: u64, cpl: u8, policy: ComponentSet) -> Result<Xcr0, X
         rule!("xcr0-amx-group"), unlike_next & 1 << 17 => E::Amx(value);
 
         // APX re-used MPX's place in the standard form.
-        rule!("xcr0-apx-or-mpx"), has(19) & (has(3) | has(4)) => E::ApxWithMpx(value);
+        rule!("xcr0-apx-or-mpx"), (has(19) << 3 | has(19) << 4) & value => E::ApxWithMpx(value);
     }?;
     Ok(Xcr0(value))
 }
