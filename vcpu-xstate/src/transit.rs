@@ -180,7 +180,7 @@ impl VcpuXstate {
     /// What the registers of a processor still have is not this vCPU's any more.
     #[inline(always)]
     fn leave_registers<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) {
-        if rule!("import-revokes-registers") {
+        if self.home != Home::Memory && rule!("import-revokes-registers") {
             cpu.abandon(self);
         }
     }
