@@ -188,6 +188,88 @@ proptest! {
     }
 }
 
+/// This host's table of layouts, CET with it: user components are not all of
+/// those that are below the last one.
+fn layouts() -> latest::Layouts {
+    let cet = |index, size| latest::DirectoryEntry {
+        index,
+        size,
+        flags: 1,
+        standard_offset: 0,
+    };
+    let known = ComponentSet::from_bits_retain(MASK);
+    let own = xstate::directory(host().geometry(), known).collect::<Vec<_>>();
+    latest::Layouts::new(own.into_iter().chain([cet(11, 16), cet(12, 24)])).unwrap()
+}
+
+proptest! {
+    /// A blob is taken as this host's own only where the reader takes it too, and
+    /// then both read the same.
+    #[test]
+    fn what_is_taken_as_the_hosts_own_keeps_every_rule(
+        (held, crc) in any::<(u64, bool)>(),
+        edits in proptest::collection::vec((0usize..900, 0u32..8), 0..3),
+        cut in 0usize..3,
+    ) {
+        let mut bytes = blob(held, 0x40);
+        if crc {
+            bytes[20] = 1;
+        }
+        let usual = edits.is_empty() && cut == 0 && !crc;
+        for (at, bit) in edits {
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+        }
+        bytes.truncate(bytes.len() - cut);
+        let layouts = layouts();
+        let own = latest::Own::parse(&bytes, &layouts);
+        prop_assert!(own.is_some() || !usual);
+        if let Some(own) = own {
+            let (blob, same) = Blob::parse_on(&bytes, &layouts).unwrap();
+            prop_assert!(same);
+            prop_assert_eq!(latest::Fields::of(&blob), own.fields);
+            prop_assert_eq!(blob.image(), own.image);
+        }
+    }
+
+    /// Whichever components a policy has, header and directory are the same as
+    /// of a blob that was made entry by entry.
+    #[test]
+    fn the_head_of_any_policy(mask in any::<u64>(), up_to in 0u32..20, crc in any::<bool>()) {
+        let layouts = layouts();
+        let known = layouts.known();
+        let all = known & ((2 << up_to) - 1);
+        let user = all & MASK;
+        let cet = |index| (1..3).any(|i| index == i + 10);
+        for mask in [all, user, mask & known | 1] {
+            let fields = latest::Fields { xstate_mask: mask, xcr0: 7, crc, ..latest::Fields::default() };
+            let directory = |index: u32| {
+                let component = ComponentSet::from_bits_retain(1 << index);
+                let own = xstate::directory(host().geometry(), component).next().unwrap();
+                let size = if index == 11 { 16 } else { 24 };
+                if cet(index) {
+                    latest::DirectoryEntry { index, size, flags: 1, standard_offset: 0 }
+                } else {
+                    own
+                }
+            };
+            let entries = (0..63).filter(|index| mask >> index & 1 != 0).map(directory);
+            let mut by_steps = [0xcc; 2000];
+            latest::prepare(&mut by_steps, &fields, entries, 600).unwrap();
+            let mut out = [0xcc; 2000];
+            let (head_len, image) = latest::write_head(&mut out, &fields, &layouts, 600).unwrap();
+            prop_assert_eq!(image.len(), 600);
+            prop_assert_eq!(head_len, latest::head_len(mask));
+            prop_assert_eq!(&out[..head_len], &by_steps[..head_len]);
+            prop_assert!(out[head_len..].iter().all(|byte| *byte == 0xcc));
+            // One byte fewer than the whole blob takes.
+            let total = latest::encoded_len(mask, 600, crc).unwrap();
+            let short = latest::write_head(&mut out[..total - 1], &fields, &layouts, 600);
+            prop_assert!(short.is_err());
+        }
+    }
+}
+
 /// Xen 9979547be5 in the blob's terms: another machine's layout is not taken
 /// for this one's.
 #[test]

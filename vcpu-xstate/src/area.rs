@@ -14,10 +14,10 @@ use core::ptr::{slice_from_raw_parts, slice_from_raw_parts_mut};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::component::ComponentSet;
-use crate::convert::{Target, transfer};
+use crate::convert::{Target, transfer_into};
 use crate::cpuid::Format;
-use crate::header::XsaveHeader;
-use crate::image::Image;
+use crate::header::{COMPACTED, XsaveHeader};
+use crate::image::{Image, Says};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::legacy::LegacyRegion;
 use crate::mutants::rule;
@@ -132,24 +132,61 @@ impl Area {
     }
 
     /// Replaces the content by what `image` holds of `components`.
-    #[inline(always)]
+    #[inline]
     pub fn fill(&mut self, geometry: &Geometry, image: &Image<'_>, components: ComponentSet) {
+        self.fill_as(self.format, geometry, image, components);
+    }
+
+    /// The same where the form is known to whoever compiles it.
+    #[inline(always)]
+    pub(crate) fn fill_as(
+        &mut self,
+        form: Form,
+        geometry: &Geometry,
+        image: &Image<'_>,
+        components: ComponentSet,
+    ) {
         let target = Target {
             geometry,
-            form: self.format,
+            form,
             layout: self.mask,
         };
-        let written = transfer(image, components, target, self.bytes_mut());
-        assert!(written.is_ok(), "an area has the size of its own mask");
+        // It has the size of its own mask.
+        transfer_into(image, components, target, self.bytes_mut());
     }
 
     /// The image that it holds; `geometry` is the host's that it was made with.
     #[inline(always)]
     pub fn image<'a>(&'a self, geometry: &'a Geometry) -> Image<'a> {
+        // Laid out by its mask, which it was given its size for: as a save and a
+        // conversion leave it. Anything else is looked at closely.
+        let (bytes, form) = (self.bytes(), self.format);
+        let usual = Image::head(bytes).and_then(|(_, header)| {
+            let xstate_bv = header.xstate_bv();
+            let (xcomp_bv, layout) = match form {
+                Form::Standard => (0, xstate_bv),
+                Form::Compacted => (self.mask.bits() | COMPACTED, self.mask),
+            };
+            let is_usual = header.xcomp_bv() == xcomp_bv && self.mask.contains(xstate_bv);
+            is_usual.then_some(Says { xstate_bv, layout })
+        });
+        let says = match usual {
+            Some(says) => says,
+            None => self.unusual(geometry),
+        };
+        let Some(image) = Image::judged(bytes, geometry, form, says) else {
+            unreachable!("no area is shorter than legacy region and header");
+        };
+        image
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unusual(&self, geometry: &Geometry) -> Says {
         let Some(image) = Image::new(self.bytes(), geometry, self.format) else {
             panic!("the image of an area is the host's own: {self:?}");
         };
-        image
+        image.says()
     }
 
     /// Marks components INIT in the header; says whether one of them was not.

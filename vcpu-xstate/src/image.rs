@@ -25,6 +25,16 @@ pub struct Image<'a> {
     layout: ComponentSet,
 }
 
+/// What an image says of itself. An image goes to what is rare in parts, none
+/// of them larger than two registers: so it is never put into memory for that.
+#[derive(Clone, Copy)]
+pub(crate) struct Says {
+    /// The components whose state it holds.
+    pub(crate) xstate_bv: ComponentSet,
+    /// The components that have room.
+    pub(crate) layout: ComponentSet,
+}
+
 impl<'a> Image<'a> {
     /// A view of `bytes`, `None` if they are fewer than the header makes
     /// necessary, if the header holds what `geometry` does not know, or if it
@@ -82,24 +92,33 @@ impl<'a> Image<'a> {
         Some((legacy, header))
     }
 
-    /// For whoever has judged a compacted image by all that [`new`](Self::new)
-    /// wants: no more than that the image says so. Bytes that are too few for
-    /// what it holds end in a panic when they are read.
+    /// For whoever has judged an image by all that [`new`](Self::new) wants: no
+    /// more than that it says so, and what. Bytes that are too few for what it
+    /// holds end in a panic when they are read.
     #[inline(always)]
-    pub(crate) const fn judged(
+    pub(crate) fn judged(
         bytes: &'a [u8],
-        legacy: &'a LegacyRegion,
         geometry: &'a Geometry,
-        xstate_bv: ComponentSet,
-        layout: ComponentSet,
-    ) -> Self {
-        Self {
+        form: Form,
+        says: Says,
+    ) -> Option<Self> {
+        let (legacy, _) = Self::head(bytes)?;
+        Some(Self {
             bytes,
             legacy,
             geometry,
-            form: Form::Compacted,
-            xstate_bv,
-            layout,
+            form,
+            xstate_bv: says.xstate_bv,
+            layout: says.layout,
+        })
+    }
+
+    /// What it says of itself.
+    #[inline(always)]
+    pub(crate) const fn says(&self) -> Says {
+        Says {
+            xstate_bv: self.xstate_bv,
+            layout: self.layout,
         }
     }
 
@@ -179,7 +198,7 @@ impl<'a> Image<'a> {
 
     /// The same as a table; `own` is room for one.
     #[inline(always)]
-    pub(crate) fn table<'t>(&'t self, own: &'t mut Option<PerComponent>) -> &'t PerComponent {
+    fn table<'t>(&'t self, own: &'t mut Option<PerComponent>) -> &'t PerComponent {
         self.geometry.table(self.form, self.layout, own)
     }
 
@@ -210,21 +229,33 @@ impl<'a> Image<'a> {
             used.insert(ComponentSet::only(ComponentIndex::SSE));
         }
         let extended = self.extended();
-        if extended.is_empty() {
-            return used;
-        }
-        let mut own = None;
-        let offsets = self.table(&mut own);
-        for component in extended {
-            let start = layout::offset(offsets, component);
-            let bytes = &self.bytes[start..start + self.geometry.state_bytes(component)];
-            // What has no name has no known INIT value: zero may be a value.
-            if !ComponentSet::NAMED.has(component) || !is_zero(bytes) || !rule!("init-by-content") {
-                used.insert(ComponentSet::only(component));
+        if !extended.is_empty() {
+            let mut own = None;
+            let offsets = self.table(&mut own);
+            for component in extended {
+                let start = layout::offset(offsets, component);
+                let bytes = &self.bytes[start..start + self.geometry.state_bytes(component)];
+                // What has no name has no known INIT value: zero may be a value.
+                // Of what is in use mostly the first word tells.
+                let first = bytes
+                    .first_chunk()
+                    .map_or(0, |word| u64::from_ne_bytes(*word));
+                if first != 0
+                    || !ComponentSet::NAMED.has(component)
+                    || !scanned_zero(bytes)
+                    || !rule!("init-by-content")
+                {
+                    used.insert(ComponentSet::only(component));
+                }
             }
         }
         used
     }
+}
+
+#[inline(never)]
+fn scanned_zero(bytes: &[u8]) -> bool {
+    is_zero(bytes)
 }
 
 /// The bytes of a component's place that are state.

@@ -335,7 +335,7 @@ impl Geometry {
         // Only compacted images have their components where others let them.
         let placing = |(form, layout): (Form, ComponentSet)| match form {
             Form::Standard => ComponentSet::EMPTY,
-            Form::Compacted => layout.intersection(self.known),
+            Form::Compacted => layout,
         };
         let layouts = placing((form, layout)).union(placing(to));
         pieces.cut(held, layouts, to.0 == Form::Compacted)

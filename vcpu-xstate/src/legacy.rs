@@ -118,7 +118,7 @@ impl LegacyRegion {
     /// whether this region's MXCSR counts depends on the form of the image.
     #[inline(always)]
     pub fn xmm_is_init(&self) -> bool {
-        crate::bytes::is_zero(self.xmm.as_bytes())
+        self.words()[words::XMM.start].get() == 0 && crate::bytes::is_zero(self.xmm.as_bytes())
     }
 
     /// Takes x87 from `other`, reserved bytes as zero.

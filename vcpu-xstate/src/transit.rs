@@ -2,13 +2,13 @@
 
 use crate::area::{Area, AreaMemory, OutOfMemory};
 use crate::component::ComponentSet;
-use crate::convert::{TooSmall, canonical_size, canonicalise};
+use crate::convert::{Planned, TooSmall, canonical_size};
 use crate::cpuid::HostXstate;
 use crate::error::broken_rules;
 use crate::header::COMPACTED;
 use crate::hw::Hardware;
-use crate::image::Image;
-use crate::layout::Geometry;
+use crate::image::{Image, Says};
+use crate::layout::{Form, Geometry};
 use crate::masks::needs_room;
 use crate::mutants::rule;
 use crate::owner::VcpuXstate;
@@ -92,20 +92,40 @@ impl VcpuXstate {
     ///
     /// # Errors
     /// `out` is too small; nothing was written.
-    #[inline(always)]
     pub fn export<H: Hardware>(
         &mut self,
         cpu: &mut PcpuXstate<H>,
         out: &mut [u8],
     ) -> Result<Exported, ExportError> {
+        let mut told = None;
+        self.export_to(cpu, |exported| {
+            told = Some(*exported);
+            Ok::<_, ExportError>(out)
+        })?;
+        let Some(exported) = told else {
+            unreachable!("nothing is written without asking where");
+        };
+        Ok(exported)
+    }
+
+    /// The same to where `place` says, which is told what goes there.
+    ///
+    /// # Errors
+    /// `place` refuses, or what it gives is too small; nothing was written there.
+    #[inline(always)]
+    pub fn export_to<'o, H: Hardware, E: From<ExportError>>(
+        &mut self,
+        cpu: &mut PcpuXstate<H>,
+        place: impl FnOnce(&Exported) -> Result<&'o mut [u8], E>,
+    ) -> Result<(), E> {
         if self.home != Home::Memory {
             self.bring_home(cpu);
         }
         let host = cpu.host();
         let image = self.area.image(host.geometry());
-        let written =
-            canonicalise(&image, ComponentSet::EMPTY, out).map_err(ExportError::TooSmall)?;
-        Ok(Exported {
+        let planned = Planned::new(&image, ComponentSet::EMPTY);
+        let canonical = planned.canonical();
+        let exported = Exported {
             claims: Claims {
                 // Not what the host has (Xen 75f9455e92).
                 xstate_mask: if rule!("xen-75f9455e92-policy-not-host") {
@@ -123,11 +143,14 @@ impl VcpuXstate {
                 },
                 xfd_err: self.xfd_err(),
                 accum: self.accum.bits(),
-                xcomp_bv: written.components.bits() | COMPACTED,
+                xcomp_bv: canonical.components.bits() | COMPACTED,
                 xsave: self.policy.xsave,
             },
-            image_len: written.len_bytes,
-        })
+            image_len: canonical.len_bytes,
+        };
+        let written = planned.write(place(&exported)?);
+        written.map_err(ExportError::TooSmall)?;
+        Ok(())
     }
 
     /// Makes a validated image this vCPU's state, all of it or nothing.
@@ -171,7 +194,7 @@ impl VcpuXstate {
     /// What the registers of a processor still have is not this vCPU's any more.
     #[inline(always)]
     fn leave_registers<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) {
-        if rule!("import-revokes-registers") {
+        if self.home != Home::Memory && rule!("import-revokes-registers") {
             cpu.abandon(self);
         }
     }
@@ -222,10 +245,13 @@ impl VcpuXstate {
             .union(self.policy.initial_accum(geometry.supervisor()))
             .union(needs_room(enabled, geometry.xfd_capable()));
         let mask = self.policy.area(accum);
-        if mask.bits() == self.area.mask().bits() {
-            self.area.fill(geometry, image, mask);
+        let fits = mask.bits() == self.area.mask().bits();
+        if fits && self.area.format() == Form::Compacted {
+            self.area.fill_as(Form::Compacted, geometry, image, mask);
         } else {
-            self.fill_another(*image, mask, geometry, memory)?;
+            let (bytes, form) = (image.bytes(), image.form());
+            let of = (image.geometry(), form);
+            self.fill_otherwise(bytes, of, image.says(), mask, geometry, memory)?;
         }
 
         // Nothing above has changed more than the area, and nothing fails now.
@@ -240,18 +266,28 @@ impl VcpuXstate {
         Ok(())
     }
 
-    #[cold]
+    /// An area of the standard form, or a new one, filled with the image that
+    /// consists of these parts.
     #[inline(never)]
-    fn fill_another(
+    fn fill_otherwise(
         &mut self,
-        image: Image<'_>,
+        bytes: &[u8],
+        (of, form): (&Geometry, Form),
+        says: Says,
         mask: ComponentSet,
         geometry: &Geometry,
         memory: &mut impl AreaMemory,
     ) -> Result<(), OutOfMemory> {
-        let mut area = Area::new(geometry, self.area.format(), mask, memory)?;
-        area.fill(geometry, &image, mask);
-        self.replace_area(area, memory);
+        let Some(image) = Image::judged(bytes, of, form, says) else {
+            unreachable!("no image is shorter than its head");
+        };
+        if mask == self.area.mask() {
+            self.area.fill(geometry, &image, mask);
+        } else {
+            let mut area = Area::new(geometry, self.area.format(), mask, memory)?;
+            area.fill(geometry, &image, mask);
+            self.replace_area(area, memory);
+        }
         Ok(())
     }
 }

@@ -10,9 +10,9 @@ use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;
 use crate::error::broken_rules;
 use crate::header::COMPACTED;
-use crate::image::Image;
+use crate::image::{Image, Says};
 use crate::judge::judge;
-use crate::layout::{Form, Geometry, LayoutDifference, MIN_IMAGE_BYTES};
+use crate::layout::{Form, Geometry, LayoutDifference, MIN_IMAGE_BYTES, offset};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
 use crate::values::{self, BadValue, Limits};
@@ -338,9 +338,8 @@ fn check_image<'a>(
         rule!("xcomp-bv-policy"), beyond(layout, mask)
             => R::XcompBvPolicy(claimed, mask.bits() | COMPACTED);
     }?;
-    let Some((legacy, header)) = Image::head(bytes) else {
-        return Err(R::TooShort(len, MIN_IMAGE_BYTES as u64));
-    };
+    let too_short = R::TooShort(len, MIN_IMAGE_BYTES as u64);
+    let (_, header) = Image::head(bytes).ok_or(too_short)?;
     let exact = geometry.image_size(Form::Compacted, layout) as u64;
     let (xstate_bv, xcomp_bv) = (header.xstate_bv(), header.xcomp_bv());
     let (accum, xfd) = (registers.accum, registers.xfd.components());
@@ -367,7 +366,8 @@ fn check_image<'a>(
     }?;
 
     // What `Image::new` wants has been judged, each under its own name.
-    Ok(Image::judged(bytes, legacy, geometry, xstate_bv, layout))
+    let says = Says { xstate_bv, layout };
+    Image::judged(bytes, geometry, Form::Compacted, says).ok_or(too_short)
 }
 
 /// The register contents, as far as a processor refuses some.
@@ -376,17 +376,30 @@ pub(crate) fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(),
     // MXCSR counts only with XSTATE_BV[1]: `mxcsr` is 1F80 otherwise.
     let mxcsr = values::check_mxcsr(image.mxcsr(), &host.limits());
     mxcsr.map_err(|bad| named(ComponentIndex::SSE, bad))?;
-    if image.extended().intersects(values::RULED) {
-        return check_components(*image, host);
+    let ruled = image.extended().intersection(values::RULED);
+    if !ruled.is_empty() {
+        let (bytes, form) = (image.bytes(), image.form());
+        return check_components(bytes, image.geometry(), form, image.layout(), ruled, host);
     }
     Ok(())
 }
 
-/// By value, as whatever is rare here: so nothing is kept in memory for it
-/// where it is not called.
+/// Those that have rules, of the image that consists of these parts.
 #[inline(never)]
-fn check_components(image: Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
-    for (component, bytes) in image.held() {
+fn check_components(
+    bytes: &[u8],
+    geometry: &Geometry,
+    form: Form,
+    layout: ComponentSet,
+    ruled: ComponentSet,
+    host: &HostXstate,
+) -> Result<(), Rejection> {
+    let mut own = None;
+    let offsets = geometry.table(form, layout, &mut own);
+    for component in ruled {
+        let start = offset(offsets, component);
+        // In range, as the length of the image is.
+        let bytes = &bytes[start..start + geometry.state_bytes(component)];
         values::check(component, bytes, &host.limits()).map_err(|bad| named(component, bad))?;
     }
     Ok(())

@@ -101,7 +101,7 @@ pub fn xcr0_verdict(value: u64, cpl: u8, policy: ComponentSet) -> Result<Xcr0, X
         rule!("xcr0-amx-group"), unlike_next & 1 << 17 => E::Amx(value);
 
         // APX re-used MPX's place in the standard form.
-        rule!("xcr0-apx-or-mpx"), has(19) & (has(3) | has(4)) => E::ApxWithMpx(value);
+        rule!("xcr0-apx-or-mpx"), (has(19) << 3 | has(19) << 4) & value => E::ApxWithMpx(value);
     }?;
     Ok(Xcr0(value))
 }
@@ -135,6 +135,43 @@ mod tests {
         xcr0_verdict(value, 0, ALL)
             .map(Xcr0::bits)
             .map_err(|e| e.rule())
+    }
+
+    /// The rules one by one, as the manual has them.
+    fn by_the_manual(value: u64, allowed: u64) -> Option<&'static str> {
+        let all_or_none = |group: u64| value & group == 0 || value & group == group;
+        let has = |bits: u64| value & bits == bits;
+        [
+            (has(1), "xcr0-x87"),
+            (value & !allowed == 0, "xcr0-policy"),
+            (!has(4) || has(2), "xcr0-avx-needs-sse"),
+            (value & 0xe0 == 0 || has(0xe4), "xcr0-avx512-group"),
+            (all_or_none(0x18), "xcr0-mpx-group"),
+            (all_or_none(0x6_0000), "xcr0-amx-group"),
+            (!has(1 << 19) || value & 0x18 == 0, "xcr0-apx-or-mpx"),
+        ]
+        .into_iter()
+        .find(|(kept, _)| !kept)
+        .map(|(_, rule)| rule)
+    }
+
+    #[test]
+    fn every_combination_is_judged_as_the_manual_does() {
+        let bits = [0, 1, 2, 3, 4, 5, 6, 7, 9, 17, 18, 19, 63];
+        for policy in [0xe_02ff, 0x6_02e7, 0x7] {
+            for chosen in 0..1_u64 << bits.len() {
+                let of = |i: usize| (chosen >> i & 1) << bits[i];
+                let value = (0..bits.len()).map(of).sum();
+                let set = ComponentSet::from_bits_retain(policy);
+                let verdict = xcr0_verdict(value, 0, set);
+                let says = verdict.err().map(|error| error.rule());
+                assert_eq!(
+                    says,
+                    by_the_manual(value, policy),
+                    "{value:#x} of {policy:#x}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -8,13 +8,13 @@ use vcpu_xstate::percpu::PcpuXstate;
 use vcpu_xstate::validate::{Rejection, validate};
 
 use super::{claimed, claims, directory, fields, geometry};
-use crate::blob::latest::{Layouts, Own, head_len, seal, write_head};
+use crate::blob::latest::{CRC_BYTES, Layouts, Own, seal, write_head};
 use crate::blob::{Blob, BlobError};
 
 /// Why a blob was not made, or not taken. The vCPU is as it was.
 #[derive(Clone, Copy, Debug)]
 pub enum XstateError {
-    /// Its form, or the buffer is too small for header and directory.
+    /// Its form, or the buffer is too small.
     Form(BlobError),
     /// Its directory describes what no machine can have.
     Directory(GeometryError),
@@ -22,7 +22,7 @@ pub enum XstateError {
     Content(Rejection),
     /// The vCPU has another policy, or there is no memory.
     Import(ImportError),
-    /// The buffer is too small for the image.
+    /// The image could not be written.
     Export(ExportError),
 }
 
@@ -50,16 +50,31 @@ impl HostLayouts {
     /// layouts, and those of others would be believed.
     #[inline(always)]
     fn of(&self, host: &Geometry) -> &Layouts {
-        assert_eq!(self.id, host.id(Form::Standard), "another host's layouts");
+        if self.id != host.id(Form::Standard) {
+            another_host();
+        }
         &self.layouts
     }
 }
 
+#[cold]
+#[inline(never)]
+fn another_host() -> ! {
+    panic!("another host's layouts")
+}
+
+impl From<ExportError> for XstateError {
+    fn from(error: ExportError) -> Self {
+        Self::Export(error)
+    }
+}
+
 /// Writes the vCPU's blob at the start of `out`; gives its length. The image
-/// lies at [`head_len`]: it is copied fastest where that is a multiple of 64.
+/// lies at [`head_len`](crate::blob::latest::head_len): it is copied fastest
+/// where that is a multiple of 64.
 ///
 /// # Errors
-/// `out` is too small; what it holds then is unspecified.
+/// `out` is too small; nothing was written.
 #[inline(always)]
 pub fn export<H: Hardware>(
     vcpu: &mut VcpuXstate,
@@ -68,14 +83,19 @@ pub fn export<H: Hardware>(
     crc: bool,
     out: &mut [u8],
 ) -> Result<usize, XstateError> {
-    let place = head_len(vcpu.policy().mask.bits());
-    let image = out.get_mut(place..).unwrap_or_default();
-    let exported = vcpu.export(cpu, image).map_err(XstateError::Export)?;
     let layouts = layouts.of(cpu.host().geometry());
-    let fields = fields(&exported.claims, crc);
-    let len = write_head(out, &fields, layouts, exported.image_len).map_err(XstateError::Form)?;
+    let mut len = 0;
+    vcpu.export_to(cpu, |exported| {
+        let fields = fields(&exported.claims, crc);
+        let written = write_head(out, &fields, layouts, exported.image_len);
+        let (head_len, image) = written.map_err(XstateError::Form)?;
+        len = head_len + exported.image_len;
+        Ok::<_, XstateError>(image)
+    })?;
     if crc {
+        let len = len + CRC_BYTES;
         seal(out.get_mut(..len).unwrap_or_default()).map_err(XstateError::Form)?;
+        return Ok(len);
     }
     Ok(len)
 }

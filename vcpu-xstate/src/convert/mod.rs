@@ -7,6 +7,7 @@
 
 mod head;
 mod runs;
+mod whole;
 
 use core::fmt;
 
@@ -14,10 +15,11 @@ use crate::bytes::{self, LONG_BYTES};
 use crate::component::ComponentSet;
 use crate::header::COMPACTED;
 use crate::image::Image;
-use crate::layout::{Cut, Form, Geometry, MIN_IMAGE_BYTES, PerComponent};
-use crate::mutants::rule;
+use crate::layout::{Cut, Form, Geometry, MIN_IMAGE_BYTES};
 use head::Head;
-use runs::Places;
+use runs::{Places, Side};
+pub(crate) use whole::Planned;
+use whole::write_whole;
 
 /// Where an image is written to: a form, a layout, and a geometry.
 #[derive(Clone, Copy)]
@@ -36,11 +38,6 @@ impl Target<'_> {
     #[inline(always)]
     pub fn size_bytes(&self) -> usize {
         self.geometry.image_size(self.form, self.layout)
-    }
-
-    #[inline]
-    fn table<'t>(&'t self, own: &'t mut Option<PerComponent>) -> &'t PerComponent {
-        self.geometry.table(self.form, self.layout, own)
     }
 
     /// The components that it has a place for, x87 and SSE always.
@@ -113,35 +110,61 @@ pub fn transfer(
     out: &mut [u8],
 ) -> Result<(), TooSmall> {
     let out = room(&target, out)?;
+    transfer_into(image, components, target, out);
+    Ok(())
+}
+
+/// The same to a buffer that has been measured.
+#[inline(always)]
+pub(crate) fn transfer_into(
+    image: &Image<'_>,
+    components: ComponentSet,
+    target: Target<'_>,
+    out: &mut [u8],
+) {
     let plan = Plan::new(image, components, &target);
+    let from = image.bytes();
     match cut(image, plan.extended, &target) {
         Some(cut) => {
-            let from = image.bytes();
             if cut.same_end >= LONG_BYTES {
                 bytes::copy(&mut out[..cut.same_end], &from[..cut.same_end]);
             } else {
                 // Words go around the header and what lies before it unread.
-                head::copy_state(image, first(out));
                 let extended = MIN_IMAGE_BYTES..cut.same_end;
-                bytes::copy(&mut out[extended.clone()], &from[extended]);
+                bytes::copy_words(&mut out[extended.clone()], &from[extended]);
+                head::copy_state(image, first(out));
             }
             copy_second(&cut, from, out);
         }
-        None => transfer_runs(*image, plan.extended, target, out),
+        None => {
+            head::copy_state(image, first(out));
+            let (of, to) = (Side::of(image), Side::to(&target));
+            transfer_runs(
+                from,
+                of,
+                to,
+                (image.form(), target.form),
+                plan.extended,
+                out,
+            );
+        }
     }
     plan.head.patch(first(out));
-    Ok(())
 }
 
-/// The same without what is made of the head, where there are more than two
-/// runs. By value, as whatever is rare here: so nothing is kept in memory for it
-/// where it is not called.
+/// The extended region, where it is more than two runs.
 #[inline(never)]
-fn transfer_runs(image: Image<'_>, extended: ComponentSet, target: Target<'_>, out: &mut [u8]) {
+fn transfer_runs(
+    from: &[u8],
+    of: Side<'_>,
+    to: Side<'_>,
+    forms: (Form, Form),
+    extended: ComponentSet,
+    out: &mut [u8],
+) {
     let (mut own_from, mut own_to) = (None, None);
-    let places = Places::new(&image, &target, &mut own_from, &mut own_to);
-    head::copy_state(&image, first(out));
-    places.each_run(extended, |run| run.copy(&image, out));
+    let places = Places::new(of, to, forms, &mut own_from, &mut own_to);
+    places.each_run(extended, |run| run.copy(from, out));
     if !places.one_machine() {
         places.clear_tails(extended, out);
     }
@@ -182,83 +205,9 @@ pub fn transfer_whole(
 ) -> Result<(), TooSmall> {
     let out = room(&target, out)?;
     let plan = Plan::new(image, components, &target);
-    write_whole(image, &plan, &target, out);
+    let cut = cut(image, plan.extended, &target);
+    write_whole::<false>(image, &plan, cut, &target, out);
     Ok(())
-}
-
-/// Writes every byte of `out`, which is as long as the image.
-#[inline(always)]
-fn write_whole(image: &Image<'_>, plan: &Plan, target: &Target<'_>, out: &mut [u8]) {
-    let from = image.bytes();
-    match cut(image, plan.extended, target) {
-        // A long copy takes the head with it: what of it must differ is written
-        // over it. Words go better around the head.
-        Some(cut) if cut.same_end >= LONG_BYTES => {
-            bytes::copy(&mut out[..cut.same_end], &from[..cut.same_end]);
-            plan.head.write::<true>(image, first(out));
-            whole_second(&cut, plan.extended, image, target, out);
-        }
-        Some(cut) => {
-            plan.head.write::<false>(image, first(out));
-            let extended = MIN_IMAGE_BYTES..cut.same_end;
-            bytes::copy(&mut out[extended.clone()], &from[extended]);
-            whole_second(&cut, plan.extended, image, target, out);
-        }
-        None => whole_runs(*image, *plan, *target, out),
-    }
-}
-
-/// What of a whole image is behind its first run.
-#[inline(always)]
-fn whole_second(
-    cut: &Cut,
-    extended: ComponentSet,
-    image: &Image<'_>,
-    target: &Target<'_>,
-    out: &mut [u8],
-) {
-    if cut.len != 0 {
-        if cut.to != cut.same_end {
-            bytes::zero(&mut out[cut.same_end..cut.to]);
-        }
-        copy_second(cut, image.bytes(), out);
-    }
-    if rule!("canonical-gaps") && !cut.gap.is_empty() {
-        bytes::zero(&mut out[cut.gap.clone()]);
-    }
-    let tailed = extended.intersection(target.geometry.tailed());
-    if !tailed.is_empty() {
-        runs::clear_tails(tailed, *image, *target, out);
-    }
-    if cut.end() != out.len() {
-        bytes::zero(&mut out[cut.end()..]);
-    }
-}
-
-/// The same where there are more than two runs.
-#[inline(never)]
-fn whole_runs(image: Image<'_>, plan: Plan, target: Target<'_>, out: &mut [u8]) {
-    // Offsets that do not ascend: all is cleared before anything is written.
-    let cleared = target.form == Form::Standard && !target.geometry.standard_ascends();
-    if cleared {
-        bytes::zero(&mut out[MIN_IMAGE_BYTES..]);
-    }
-    let mut end = MIN_IMAGE_BYTES;
-    let (mut own_from, mut own_to) = (None, None);
-    let places = Places::new(&image, &target, &mut own_from, &mut own_to);
-    places.each_run(plan.extended, |run| {
-        if !cleared && run.to > end {
-            bytes::zero(&mut out[end..run.to]);
-        }
-        end = run.to_end;
-        run.copy(&image, out);
-        run.clear_gap(out);
-    });
-    if !cleared {
-        bytes::zero(&mut out[end..]);
-    }
-    places.clear_tails(plan.extended, out);
-    plan.head.write::<false>(&image, first(out));
 }
 
 /// The bytes of `out` that the image takes.
@@ -310,16 +259,7 @@ impl Plan {
 
 /// Bytes of the canonical image of what `image` has in use, without `leave_out`.
 pub fn canonical_size(image: &Image<'_>, leave_out: ComponentSet) -> usize {
-    let components = kept(image, leave_out);
-    image.geometry().image_size(Form::Compacted, components)
-}
-
-/// What of an image the canonical one holds: what is in use and not left out,
-/// and SSE where its MXCSR is kept for AVX, as [`transfer`] says.
-#[inline(always)]
-fn kept(image: &Image<'_>, leave_out: ComponentSet) -> ComponentSet {
-    let components = image.in_use().difference(leave_out);
-    Head::of(image, components, components).xstate_bv()
+    Planned::new(image, leave_out).canonical().len_bytes
 }
 
 /// Writes the canonical image of what `image` has in use, without `leave_out`.
@@ -332,19 +272,10 @@ pub fn canonicalise(
     leave_out: ComponentSet,
     out: &mut [u8],
 ) -> Result<Canonical, TooSmall> {
-    let components = kept(image, leave_out);
-    let target = Target {
-        geometry: image.geometry(),
-        form: Form::Compacted,
-        layout: components,
-    };
-    let out = room(&target, out)?;
-    let plan = Plan::new(image, components.difference(leave_out), &target);
-    write_whole(image, &plan, &target, out);
-    Ok(Canonical {
-        components,
-        len_bytes: out.len(),
-    })
+    let planned = Planned::new(image, leave_out);
+    let canonical = planned.canonical();
+    planned.write(out)?;
+    Ok(canonical)
 }
 
 #[cfg(test)]

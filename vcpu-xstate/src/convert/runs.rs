@@ -31,10 +31,10 @@ pub(super) struct Run {
 impl Run {
     /// Copies it.
     #[inline]
-    pub(super) fn copy(&self, image: &Image<'_>, out: &mut [u8]) {
+    pub(super) fn copy(&self, from: &[u8], out: &mut [u8]) {
         // In range: both images are as long as their layouts make them.
         let to = &mut out[self.to..self.to_end];
-        let from = &image.bytes()[self.from..];
+        let from = &from[self.from..];
         bytes::copy(to, &from[..to.len()]);
     }
 
@@ -56,20 +56,51 @@ pub(super) struct Places<'a> {
     form: Form,
 }
 
+/// Which machine lays an image out, and for what. Two words: with its form,
+/// what a function for a rare case is told of an image, so that none need be in
+/// memory for it.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) layout: ComponentSet,
+}
+
+impl<'a> Side<'a> {
+    #[inline(always)]
+    pub(super) const fn of(image: &Image<'a>) -> Self {
+        Self {
+            geometry: image.geometry(),
+            layout: image.layout(),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) const fn to(target: &Target<'a>) -> Self {
+        Self {
+            geometry: target.geometry,
+            layout: target.layout,
+        }
+    }
+
+    fn table(self, form: Form, own: &'a mut Option<PerComponent>) -> &'a PerComponent {
+        self.geometry.table(form, self.layout, own)
+    }
+}
+
 impl<'a> Places<'a> {
-    #[inline]
     pub(super) fn new(
-        image: &'a Image<'_>,
-        target: &'a Target<'_>,
+        of: Side<'a>,
+        to: Side<'a>,
+        (form_of, form): (Form, Form),
         own_from: &'a mut Option<PerComponent>,
         own_to: &'a mut Option<PerComponent>,
     ) -> Self {
         Self {
-            from: image.table(own_from),
-            to: target.table(own_to),
-            read: image.geometry(),
-            written: target.geometry,
-            form: target.form,
+            from: of.table(form_of, own_from),
+            to: to.table(form, own_to),
+            read: of.geometry,
+            written: to.geometry,
+            form,
         }
     }
 
@@ -150,14 +181,16 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The same of two images of one machine.
+/// The same of two images of one machine, of what has a tail.
 #[inline(never)]
-pub(super) fn clear_tails(
-    tailed: ComponentSet,
-    image: Image<'_>,
-    target: Target<'_>,
-    out: &mut [u8],
-) {
-    let (mut own_from, mut own_to) = (None, None);
-    Places::new(&image, &target, &mut own_from, &mut own_to).clear_tails(tailed, out);
+pub(super) fn clear_own_tails(to: Side<'_>, form: Form, tailed: ComponentSet, out: &mut [u8]) {
+    let mut own = None;
+    let table = to.table(form, &mut own);
+    for component in tailed {
+        let at = offset(table, component);
+        let state = at + to.geometry.state_bytes(component);
+        if rule!("canonical-tails") {
+            bytes::zero(&mut out[state..at + to.geometry.size_bytes(component)]);
+        }
+    }
 }

@@ -301,12 +301,20 @@ proptest! {
         (held, room, reach) in (any::<u64>(), any::<u64>(), 0_u32..20),
         (from, to) in (any_form(), any_form()),
         mxcsr in prop_oneof![Just(0x1f80u32), Just(0x1fa5)],
+        supervisors in any::<u64>(),
+        whole in any::<bool>(),
     ) {
         let all = g.known().difference(g.supervisor());
         // Often all up to some component, as machines' images are.
         let up_to = set((1 << reach) - 1).intersection(all);
         let held = if reach % 2 == 0 { up_to } else { set(held).intersection(all) };
+        // Supervisor components may have room in a compacted image, and then move others.
+        let beside = |form, which: u64| match form {
+            Form::Standard => set(0),
+            Form::Compacted => set(which).intersection(g.supervisor()),
+        };
         let layout = set(room).intersection(all).union(held).union(set(3));
+        let layout = layout.union(beside(from, supervisors >> 1));
         let mut bytes = image(&g, from, layout, held, 0, mxcsr, 0xee);
         // Every byte of state another one than its neighbours.
         for place in g.placements(from, held) {
@@ -315,9 +323,20 @@ proptest! {
             }
         }
         let source = Image::new(&bytes, &g, from).unwrap();
-        let target = Target { geometry: &g, form: to, layout: all };
+        let target = Target { geometry: &g, form: to, layout: all.union(beside(to, supervisors)) };
         let mut out = vec![0xdd; target.size_bytes() + 8];
-        transfer(&source, ComponentSet::ALL, target, &mut out).unwrap();
+        if whole {
+            transfer_whole(&source, ComponentSet::ALL, target, &mut out).unwrap();
+            let mut state = vec![false; target.size_bytes()];
+            state[..MIN_IMAGE_BYTES].fill(true);
+            for place in g.placements(to, target.layout).filter(|place| held.has(place.component)) {
+                state[payload(place)].fill(true);
+            }
+            let mut others = out.iter().zip(&state).filter(|(_, state)| !**state);
+            prop_assert!(others.all(|(byte, _)| *byte == 0), "a byte that is no state");
+        } else {
+            transfer(&source, ComponentSet::ALL, target, &mut out).unwrap();
+        }
         prop_assert_eq!(&out[target.size_bytes()..], &[0xdd; 8]);
         let there = Image::new(&out, &g, to).unwrap();
         prop_assert_eq!(there.xstate_bv().union(set(2)), held.union(set(2)));

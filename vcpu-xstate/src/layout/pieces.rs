@@ -36,9 +36,9 @@ struct Piece {
 /// The pieces of two kinds of image, each with one component more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pieces {
+    /// What the pieces have; behind the last one, what no image has.
+    sets: [ComponentSet; Self::MOST],
     all: [Piece; Self::MOST],
-    /// How many there are.
-    len: usize,
 }
 
 /// How what one image holds is copied to another: a run from 0 on, at the same
@@ -69,8 +69,12 @@ impl Pieces {
     /// More than any machine's user components.
     const MOST: usize = 12;
     pub(super) const EMPTY: Self = Self {
+        sets: {
+            let mut sets = [ComponentSet::LEGACY; Self::MOST];
+            sets[0] = ComponentSet::EMPTY;
+            sets
+        },
         all: [Piece::EMPTY; Self::MOST],
-        len: 1,
     };
 
     /// Compacted images and standard ones.
@@ -101,26 +105,26 @@ impl Pieces {
         // Whether supervisor components have moved nothing. Each can only move
         // what is behind it further: if all of them do not, then none does.
         let mut unmoved = true;
-        for ((one, other), among_all) in one.zip(other).zip(among_all).take(Self::MOST - 1) {
+        for (i, ((one, other), among_all)) in (1..Self::MOST).zip(one.zip(other).zip(among_all)) {
             unmoved &= one == among_all;
             if !piece.add(one, other, two_runs) || !(unmoved || two_runs) {
                 break;
             }
             let below = ComponentSet::from_bits_retain(one.component.bit() - 1);
-            let harmless = if unmoved {
-                ComponentSet::LEGACY.union(geometry.supervisor)
+            let moving = if unmoved {
+                geometry.known.difference(geometry.supervisor)
             } else {
-                ComponentSet::LEGACY
+                geometry.known
             };
-            piece.without = below.difference(piece.set).difference(harmless);
-            pieces.all[pieces.len] = piece;
-            pieces.len += 1;
+            let others = below.intersection(moving).difference(piece.set);
+            piece.without = others.difference(ComponentSet::LEGACY);
+            (pieces.sets[i], pieces.all[i]) = (piece.set, piece);
         }
         pieces
     }
 
-    /// How `held` is copied between two images whose layouts, as far as their
-    /// order places components, are `layouts`; `to_compacted` or from it.
+    /// How `held`, without x87 and SSE, is copied between two images of which
+    /// the compacted ones have room for `layouts`; `to_compacted` or from it.
     #[inline(always)]
     pub(super) fn cut(
         &self,
@@ -128,11 +132,8 @@ impl Pieces {
         layouts: ComponentSet,
         to_compacted: bool,
     ) -> Option<Cut> {
-        let piece = self
-            .all
-            .iter()
-            .take(self.len)
-            .find(|p| p.set.bits() == held.bits())?;
+        let found = self.sets.iter().position(|set| set.bits() == held.bits())?;
+        let piece = &self.all[found];
         if layouts.intersects(piece.without) {
             return None;
         }

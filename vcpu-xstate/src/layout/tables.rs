@@ -67,12 +67,15 @@ struct Packed {
     /// x87 and SSE among them.
     order: ComponentSet,
     places: Places,
+    /// Of an image of all of them, which is the most usual one.
+    end: u32,
 }
 
 impl Packed {
     const EMPTY: Self = Self {
         order: ComponentSet::LEGACY,
         places: Places::EMPTY,
+        end: MIN_IMAGE_BYTES as u32,
     };
 
     fn of(geometry: &Geometry, order: ComponentSet) -> Self {
@@ -82,8 +85,22 @@ impl Packed {
         };
         for place in geometry.placements(Form::Compacted, order) {
             packed.places.set(place);
+            packed.end = place.range().end as u32;
         }
         packed
+    }
+
+    /// Whether `placed`, which has x87 and SSE, is all of them.
+    #[inline(always)]
+    const fn is(&self, placed: ComponentSet) -> bool {
+        self.order.bits() == placed.bits()
+    }
+
+    /// Whether it is all of them up to some one.
+    #[inline(always)]
+    const fn begins_with(&self, placed: ComponentSet) -> bool {
+        let up_to_last = u64::MAX >> placed.bits().leading_zeros();
+        self.order.bits() & up_to_last == placed.bits()
     }
 }
 
@@ -127,43 +144,44 @@ impl Tables {
         tables
     }
 
-    /// The places of `placed`, which has no other than have a place; `None`
-    /// where they have to be walked to. Also the last component, x87 or SSE
-    /// where there is none.
-    #[inline(always)]
-    fn places(&self, form: Form, placed: ComponentSet) -> (Option<&Places>, ComponentIndex) {
-        let placed = placed.union(ComponentSet::LEGACY);
-        let last = placed.last().unwrap_or(ComponentIndex::X87);
-        if form == Form::Standard {
-            return (Some(&self.standard), last);
-        }
-        let up_to_last = ComponentSet::from_bits_retain(last.bit() | (last.bit() - 1));
-        let is = |packed: &Packed| packed.order.intersection(up_to_last).bits() == placed.bits();
-        let places = if is(&self.user) {
-            Some(&self.user.places)
-        } else if is(&self.all) {
-            Some(&self.all.places)
-        } else {
-            None
-        };
-        (places, last)
-    }
-
     /// Offsets of the components of `placed`, which has no other than have a
     /// place; `None` where they have to be walked to.
     #[inline(always)]
     pub(super) fn offsets(&self, form: Form, placed: ComponentSet) -> Option<&PerComponent> {
-        self.places(form, placed).0.map(|places| &places.offsets)
+        let placed = placed.union(ComponentSet::LEGACY);
+        if form == Form::Standard {
+            Some(&self.standard.offsets)
+        } else if self.user.is(placed) || self.user.begins_with(placed) {
+            Some(&self.user.places.offsets)
+        } else if self.all.begins_with(placed) {
+            Some(&self.all.places.offsets)
+        } else {
+            None
+        }
     }
 
     /// The end of an image of `placed`, where it can be looked up.
     #[inline(always)]
     pub(super) fn end(&self, form: Form, placed: ComponentSet) -> Option<usize> {
-        if form == Form::Standard && !self.standard_ascends {
+        let placed = placed.union(ComponentSet::LEGACY);
+        let last = slot(placed.last().unwrap_or(ComponentIndex::X87));
+        let end = if form == Form::Standard {
+            if !self.standard_ascends {
+                return None;
+            }
+            self.standard.ends[last]
+        } else if self.user.is(placed) {
+            self.user.end
+        } else if self.all.is(placed) {
+            self.all.end
+        } else if self.user.begins_with(placed) {
+            self.user.places.ends[last]
+        } else if self.all.begins_with(placed) {
+            self.all.places.ends[last]
+        } else {
             return None;
-        }
-        let (places, last) = self.places(form, placed);
-        places.map(|places| places.ends[slot(last)] as usize)
+        };
+        Some(end as usize)
     }
 
     /// How what both of two images hold is copied from the one to the other.

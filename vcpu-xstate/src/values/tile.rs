@@ -1,22 +1,44 @@
 //! Which AMX tile configurations are one that LDTILECFG would take.
 
-use super::{BadValue, word};
+use super::BadValue;
 use crate::mutants::rule;
 
 /// Whether it is a configuration of palette 1 that [`check`] takes: by
-/// words, without naming what is wrong with another one.
+/// words, all tiles at once, without naming what is wrong with another one.
 pub(super) fn usual(bytes: &[u8]) -> bool {
-    let at = |index: usize| word(bytes, 8 * index);
+    let Some(config) = bytes.first_chunk::<64>() else {
+        return false;
+    };
+    let (words, _) = config.as_chunks::<8>();
+    let at = |index: usize| u64::from_le_bytes(words[index]);
     let (low, high, rows) = (at(2), at(3), at(6));
     // Palette 1, any start row; reserved bytes; tiles 8 to 15.
     let mut bad = (at(0) & !0xff00 ^ 1) | at(1) | at(4) | at(5) | at(7);
-    for tile in 0..8 {
-        let row_bytes = if tile < 4 { low } else { high } >> (16 * (tile % 4)) & 0xffff;
-        let rows = rows >> (8 * tile) & 0xff;
-        let one_alone = (row_bytes == 0) ^ (rows == 0);
-        bad |= u64::from((row_bytes > 64) | (rows > 16) | one_alone);
+    // Each lane's top bit tells whether the lane is larger. A carry out of a
+    // lane comes from one that is larger by far and has said so itself.
+    bad |= (rows | rows.wrapping_add(BYTES * (0x7f - 16))) & (BYTES << 7);
+    for (row_bytes, rows) in [(low, rows & 0xffff_ffff), (high, rows >> 32)] {
+        bad |= (row_bytes | row_bytes.wrapping_add(WORDS * (0x7fff - 64))) & (WORDS << 15);
+        // A tile has both dimensions or none.
+        let unlike = is_set(row_bytes) ^ is_set(spread(rows));
+        bad |= unlike & (WORDS << 15);
     }
     bad == 0
+}
+
+/// A 1 in each byte, and in each 16 bits.
+const BYTES: u64 = 0x0101_0101_0101_0101;
+const WORDS: u64 = 0x0001_0001_0001_0001;
+
+/// The top bit of each 16 bits that are not 0; they are less than half full.
+const fn is_set(lanes: u64) -> u64 {
+    lanes.wrapping_add(WORDS * 0x7fff)
+}
+
+/// Four bytes as 16 bits each.
+const fn spread(bytes: u64) -> u64 {
+    let pairs = (bytes | bytes << 16) & 0x0000_ffff_0000_ffff;
+    (pairs | pairs << 8) & 0x00ff_00ff_00ff_00ff
 }
 
 /// Palette 0 (INIT) or 1, start row, reserved bytes, bytes per row, rows (SDM

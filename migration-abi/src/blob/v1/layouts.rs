@@ -7,7 +7,7 @@
 use zerocopy::IntoBytes;
 
 use super::check::check_entry;
-use super::{DirectoryEntry, EntryFlags, MAX_COMPONENTS};
+use super::{DirectoryEntry, ENTRY_BYTES, EntryFlags, MAX_COMPONENTS};
 use crate::blob::BlobError;
 use crate::error::{Allowed, ParseError, Rule};
 
@@ -32,9 +32,17 @@ pub struct Layouts {
 #[derive(Clone, Debug)]
 struct Packed {
     entries: [Words; 64],
-    /// The components of the first so many entries.
-    masks: [u64; 64],
-    len: usize,
+    /// What there is up to a component and with it, by its number.
+    up_to: [UpTo; 64],
+    len: u16,
+}
+
+/// The first entries of a directory.
+#[derive(Clone, Copy, Debug)]
+struct UpTo {
+    /// Their components; 0 where the last one has no entry.
+    mask: u64,
+    len: u16,
 }
 
 /// A directory entry as two words, least significant byte first.
@@ -63,12 +71,15 @@ impl Layouts {
             *slot = entry;
             layouts.known |= 1 << entry.index;
         }
-        let known = (0..64).filter(|index| layouts.known >> index & 1 != 0);
-        for entry in known.map(|index| layouts.entries[index]) {
+        let (mut user, mut all) = (0, 0);
+        for index in (0..64).filter(|index| layouts.known >> index & 1 != 0) {
+            let entry = layouts.entries[index];
+            all |= 1 << index;
+            layouts.packed[1].push(&entry, all);
             if entry.flags & EntryFlags::SUPERVISOR.bits() == 0 {
-                layouts.packed[0].push(&entry);
+                user |= 1 << index;
+                layouts.packed[0].push(&entry, user);
             }
-            layouts.packed[1].push(&entry);
         }
         Ok(layouts)
     }
@@ -90,39 +101,69 @@ impl Layouts {
         &self.entries[(index & 63) as usize]
     }
 
-    /// The directory of `mask`, which has `len` components, if it stands here
-    /// in one piece: where it is all components up to some one of them, or all
-    /// user components.
+    /// The directory of `mask`, if it stands here in one piece: where it is all
+    /// components up to some one of them, or all user components.
     #[inline(always)]
-    pub(super) fn directory(&self, mask: u64, len: usize) -> Option<&[Words]> {
-        let last = len.wrapping_sub(1);
+    pub(super) fn directory(&self, mask: u64) -> Option<OwnDirectory<'_>> {
+        let last = (mask.checked_ilog2()? & 63) as usize;
         let [user, all] = &self.packed;
-        let is = |packed: &Packed| packed.masks.get(last).is_some_and(|here| *here == mask);
-        let packed = if is(user) {
+        let packed = if user.up_to[last].mask == mask {
             user
-        } else if is(all) {
+        } else if all.up_to[last].mask == mask {
             all
         } else {
             return None;
         };
-        packed.entries.get(..len)
+        let len = packed.up_to[last].len;
+        let entries = &packed.entries;
+        Some(OwnDirectory { entries, len })
+    }
+}
+
+/// A directory of this machine.
+#[derive(Clone, Copy)]
+pub(super) struct OwnDirectory<'a> {
+    entries: &'a [Words; 64],
+    len: u16,
+}
+
+impl<'a> OwnDirectory<'a> {
+    /// How many components it has.
+    #[inline(always)]
+    pub(super) const fn len(&self) -> u16 {
+        self.len
+    }
+
+    /// Bytes that it takes in a blob.
+    #[inline(always)]
+    pub(super) const fn bytes(&self) -> usize {
+        self.len as usize * ENTRY_BYTES
+    }
+
+    /// Its entries, and what may follow them in the table.
+    #[inline(always)]
+    pub(super) const fn entries(&self) -> &'a [Words; 64] {
+        self.entries
     }
 }
 
 impl Packed {
     const EMPTY: Self = Self {
         entries: [[0; 2]; 64],
-        masks: [0; 64],
+        up_to: [UpTo { mask: 0, len: 0 }; 64],
         len: 0,
     };
 
-    fn push(&mut self, entry: &DirectoryEntry) {
-        let before = self.len.checked_sub(1).map_or(0, |last| self.masks[last]);
-        self.masks[self.len] = before | 1 << entry.index;
-        self.entries[self.len] = [
+    /// Adds the entry of the next component.
+    fn push(&mut self, entry: &DirectoryEntry, known: u64) {
+        self.entries[usize::from(self.len) & 63] = [
             u64::from(entry.index) | u64::from(entry.size) << 32,
             u64::from(entry.flags) | u64::from(entry.standard_offset) << 32,
         ];
         self.len += 1;
+        self.up_to[(entry.index & 63) as usize] = UpTo {
+            mask: known,
+            len: self.len,
+        };
     }
 }

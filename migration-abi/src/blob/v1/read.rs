@@ -231,36 +231,59 @@ impl<'a> Own<'a> {
     /// refuses, is [`Blob::parse_on`]'s.
     #[inline(always)]
     pub fn parse(bytes: &'a [u8], layouts: &Layouts) -> Option<Self> {
-        let (header, body) = Header::read_from_prefix(bytes).ok()?;
-        let (len, image_len) = (usize::from(header.dir_entries), header.image_len as usize);
+        let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let (words, _) = header.as_chunks::<8>();
+        let word = |at: usize| u64::from_le_bytes(words[at / 8]);
+        let xstate_mask = word(offset_of!(Header, xstate_mask));
+        let xcomp_bv = word(offset_of!(Header, xcomp_bv));
+        let flags = word(offset_of!(Header, compatible));
+        let no_xsave = flags & NO_XSAVE != 0;
+
+        let own = layouts.directory(xstate_mask)?;
+        let (directory, image) = body.split_at_checked(own.bytes())?;
+        let in_image = image.get(XCOMP_BV_OFFSET..)?.first_chunk::<8>()?;
+        // What no register of a guest decides: the first words, and the last.
+        let written = Fields {
+            no_xsave,
+            ..Fields::default()
+        };
+        let written = written
+            .header_of(own.len(), image.len(), bytes.len())
+            .words();
+        let differs = |at: usize| word(at) ^ written[at / 8];
+        let otherwise = differs(offset_of!(Header, magic))
+            | differs(offset_of!(Header, version))
+            | differs(offset_of!(Header, compatible))
+            | differs(offset_of!(Header, total_len))
+            | differs(offset_of!(Header, image_len))
+            | unlike(directory, own.entries())
+            | u64::from_le_bytes(*in_image) ^ xcomp_bv;
+        let possible = (MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image.len());
+        if otherwise != 0 || !possible {
+            return None;
+        }
         let fields = Fields {
-            xstate_mask: header.xstate_mask,
-            xcr0: header.xcr0,
-            xss: header.xss,
-            xfd: header.xfd,
-            xfd_err: header.xfd_err,
-            accum: header.accum,
-            xcomp_bv: header.xcomp_bv,
-            no_xsave: header.incompatible & Incompatible::NO_XSAVE.bits() != 0,
+            xstate_mask,
+            xcr0: word(offset_of!(Header, xcr0)),
+            xss: word(offset_of!(Header, xss)),
+            xfd: word(offset_of!(Header, xfd)),
+            xfd_err: word(offset_of!(Header, xfd_err)),
+            accum: word(offset_of!(Header, accum)),
+            xcomp_bv,
+            no_xsave,
             crc: false,
         };
-        let written = fields.header_of(len, image_len, bytes.len());
-        let own = layouts.directory(header.xstate_mask, len)?;
-        let (directory, image) = body.split_at_checked(len * ENTRY_BYTES)?;
-        let in_image = image.get(XCOMP_BV_OFFSET..)?.first_chunk::<8>()?;
-        let otherwise = header.unlike(&written)
-            | unlike(directory, own)
-            | (image_len ^ image.len()) as u64
-            | u64::from_le_bytes(*in_image) ^ header.xcomp_bv;
-        let possible = (MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image.len());
-        (otherwise == 0 && possible).then_some(Self { fields, image })
+        Some(Self { fields, image })
     }
 }
 
-/// Whether a directory consists of other words than these: 0 if not. They are
-/// as many.
+/// The flag in the word that begins with the compatible flags.
+const NO_XSAVE: u64 = (Incompatible::NO_XSAVE.bits() as u64) << 32;
+
+/// Whether a directory consists of other words than the first ones of these: 0
+/// if not.
 #[inline(always)]
-fn unlike(directory: &[u8], own: &[Words]) -> u64 {
+fn unlike(directory: &[u8], own: &[Words; 64]) -> u64 {
     let (entries, _) = directory.as_chunks::<ENTRY_BYTES>();
     let mut unlike = 0;
     for (entry, own) in entries.iter().zip(own) {

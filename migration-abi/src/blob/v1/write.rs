@@ -13,6 +13,9 @@ use crate::crc32c::crc32c;
 use crate::error::{Allowed, ParseError, Rule};
 use crate::mutants::rule;
 
+/// Where a header goes.
+type Place = [u8; HEADER_BYTES];
+
 /// What a writer says; lengths and magics are the format's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fields {
@@ -64,15 +67,33 @@ impl Fields {
     #[inline]
     fn unchecked_header(&self, image_len: usize) -> Header {
         let total_len = encoded_len(self.xstate_mask, image_len, self.crc).unwrap_or(usize::MAX);
-        let entries = self.xstate_mask.count_ones() as usize;
+        let entries = self.xstate_mask.count_ones() as u16;
         self.header_of(entries, image_len, total_len)
+    }
+
+    /// Length of a blob with so many components and such an image.
+    #[inline(always)]
+    const fn total(&self, entries: u16, image_len: usize) -> usize {
+        let trailer = if self.crc { CRC_BYTES } else { 0 };
+        HEADER_BYTES + entries as usize * ENTRY_BYTES + image_len + trailer
+    }
+
+    /// Writes the header of such a blob.
+    #[inline(always)]
+    fn write_header(&self, to: &mut Place, entries: u16, image_len: usize) {
+        let header = self.header_of(entries, image_len, self.total(entries, image_len));
+        let (words, _) = to.as_chunks_mut::<8>();
+        let (from, _) = header.as_bytes().as_chunks::<8>();
+        for (to, from) in words.iter_mut().zip(from) {
+            *to = *from;
+        }
     }
 
     /// The header of a blob with so many components and of these lengths.
     #[inline(always)]
     pub(super) const fn header_of(
         &self,
-        entries: usize,
+        entries: u16,
         image_len: usize,
         total_len: usize,
     ) -> Header {
@@ -88,7 +109,7 @@ impl Fields {
             version: VERSION,
             header_len: HEADER_BYTES as u16,
             dir_entry_len: ENTRY_BYTES as u16,
-            dir_entries: entries as u16,
+            dir_entries: entries,
             compatible: 0,
             incompatible,
             total_len: total_len as u64,
@@ -117,73 +138,88 @@ pub const fn head_len(xstate_mask: u64) -> usize {
     HEADER_BYTES + xstate_mask.count_ones() as usize * ENTRY_BYTES
 }
 
-/// Writes header and directory before an image of `image_len` bytes that is at
-/// its place ([`head_len`]) already; gives the length of the blob, which is
-/// complete unless it has a checksum: then [`seal`] it.
+/// Writes header and directory of a blob with an image of `image_len` bytes at
+/// the start of `out`; gives their length ([`head_len`]) and the image's place.
+/// A blob with a checksum is then to be [`seal`]ed.
 ///
 /// # Errors
-/// `out` is too short, or the mask or the length are such as no blob of this
-/// machine can have; nothing was written.
+/// `out` is too short for the blob, or the mask or the length are such as no
+/// blob of this machine can have; nothing was written.
 #[inline(always)]
-pub fn write_head(
-    out: &mut [u8],
+pub fn write_head<'o>(
+    out: &'o mut [u8],
     fields: &Fields,
     layouts: &Layouts,
     image_len: usize,
-) -> Result<usize, BlobError> {
-    let mask = fields.xstate_mask;
-    let known = layouts.known();
+) -> Result<(usize, &'o mut [u8]), BlobError> {
+    let Some(own) = layouts.directory(fields.xstate_mask) else {
+        return write_any_head(out, fields, layouts, image_len);
+    };
+    let (header, directory, image) = places(out, fields, own.len(), image_len)?;
+    fields.write_header(header, own.len(), image_len);
+    let (entries, _) = directory.as_chunks_mut::<ENTRY_BYTES>();
+    for (place, entry) in entries.iter_mut().zip(own.entries()) {
+        let (words, _) = place.as_chunks_mut::<8>();
+        words[0] = entry[0].to_le_bytes();
+        words[1] = entry[1].to_le_bytes();
+    }
+    Ok((HEADER_BYTES + own.bytes(), image))
+}
+
+/// The same of a mask whose directory does not stand anywhere in one piece.
+#[cold]
+#[inline(never)]
+fn write_any_head<'o>(
+    out: &'o mut [u8],
+    fields: &Fields,
+    layouts: &Layouts,
+    image_len: usize,
+) -> Result<(usize, &'o mut [u8]), BlobError> {
+    let (mask, known) = (fields.xstate_mask, layouts.known());
     if mask & !known != 0 {
         let allowed = Allowed::Bits(known);
         return Err(ParseError::new(Rule::BlobDirectory, 0, mask, allowed));
     }
+    let entries = mask.count_ones() as u16;
+    let (header, directory, image) = places(out, fields, entries, image_len)?;
+    fields.write_header(header, entries, image_len);
+    let (entries, _) = directory.as_chunks_mut::<ENTRY_BYTES>();
+    let mut left = mask;
+    for place in entries {
+        let entry = layouts.own(left.trailing_zeros());
+        place.copy_from_slice(entry.as_bytes());
+        left &= left.wrapping_sub(1);
+    }
+    Ok((head_len(mask), image))
+}
+
+/// Where the parts of a blob with so many components lie: header, directory,
+/// image.
+#[inline(always)]
+fn places<'o>(
+    out: &'o mut [u8],
+    fields: &Fields,
+    entries: u16,
+    image_len: usize,
+) -> Result<(&'o mut Place, &'o mut [u8], &'o mut [u8]), BlobError> {
     if !(MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image_len) {
         let allowed = Allowed::Between(MIN_IMAGE_BYTES as u64, MAX_IMAGE_BYTES as u64);
         let seen = image_len as u64;
         return Err(ParseError::new(Rule::BlobImageLength, 0, seen, allowed));
     }
-    let entries = mask.count_ones() as usize;
-    let trailer = if fields.crc { CRC_BYTES } else { 0 };
-    let total = HEADER_BYTES + entries * ENTRY_BYTES + image_len + trailer;
-    let given = out.len();
-    if given < total {
-        let allowed = Allowed::AtLeast(total as u64);
-        return Err(ParseError::new(Rule::BlobRoom, 0, given as u64, allowed));
-    }
-    let header = fields.header_of(entries, image_len, total);
-    let (head, body) = out.split_at_mut(HEADER_BYTES);
-    let (words, _) = head.as_chunks_mut::<8>();
-    let (from, _) = header.as_bytes().as_chunks::<8>();
-    for (to, from) in words.iter_mut().zip(from) {
-        *to = *from;
-    }
-    match layouts.directory(mask, entries) {
-        Some(own) => {
-            let (places, _) = body.as_chunks_mut::<ENTRY_BYTES>();
-            for (place, entry) in places.iter_mut().zip(own) {
-                let (words, _) = place.as_chunks_mut::<8>();
-                words[0] = entry[0].to_le_bytes();
-                words[1] = entry[1].to_le_bytes();
-            }
-        }
-        None => write_directory(body, mask, layouts),
-    }
-    Ok(total)
-}
-
-#[cold]
-#[inline(never)]
-fn write_directory(body: &mut [u8], mask: u64, layouts: &Layouts) {
-    let (places, _) = body.as_chunks_mut::<ENTRY_BYTES>();
-    let mut left = mask;
-    for place in places {
-        if left == 0 {
-            break;
-        }
-        let entry = layouts.own(left.trailing_zeros());
-        place.copy_from_slice(entry.as_bytes());
-        left &= left - 1;
-    }
+    let (given, total) = (out.len(), fields.total(entries, image_len));
+    let directory_len = usize::from(entries) * ENTRY_BYTES;
+    let parts = out.get_mut(..total).and_then(|out| {
+        let (header, body) = out.split_first_chunk_mut()?;
+        let (directory, rest) = body.split_at_mut_checked(directory_len)?;
+        Some((header, directory, rest.get_mut(..image_len)?))
+    });
+    parts.ok_or(ParseError::new(
+        Rule::BlobRoom,
+        0,
+        given as u64,
+        Allowed::AtLeast(total as u64),
+    ))
 }
 
 /// Length in bytes of the blob of a vCPU with this policy and image; `None`
