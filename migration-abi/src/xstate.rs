@@ -65,7 +65,8 @@ const fn claimed(fields: &Fields) -> Claims {
 }
 
 /// The directory of a machine with `geometry` for the components of `mask`,
-/// all of which it knows.
+/// all of which it knows: one that it does not know becomes an entry of zeros,
+/// which writers refuse and no reader takes.
 pub fn directory(geometry: &Geometry, mask: ComponentSet) -> impl Iterator<Item = DirectoryEntry> {
     mask.iter().map(|component| {
         let index = u32::from(component.get());

@@ -28,6 +28,7 @@ use core::fmt;
 use crate::area::{Area, AreaMemory, OutOfMemory};
 use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
+use crate::error::broken_rules;
 use crate::hw::Hardware;
 use crate::masks::{XstatePolicy, needs_room};
 use crate::mutants::rule;
@@ -52,6 +53,11 @@ pub enum XsetbvError {
     NeedsMemory(OutOfMemory),
 }
 
+broken_rules!(XsetbvError,
+    Self::Fault(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+    Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
+);
+
 /// Why a write of IA32_XSS cannot be carried out now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteXssError {
@@ -60,6 +66,11 @@ pub enum WriteXssError {
     /// As for XSETBV.
     NeedsMemory(OutOfMemory),
 }
+
+broken_rules!(WriteXssError,
+    Self::Fault(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+    Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
+);
 
 /// The extended state of one vCPU.
 pub struct VcpuXstate {

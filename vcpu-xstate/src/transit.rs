@@ -58,6 +58,11 @@ pub enum NativeError {
     Import(ImportError),
 }
 
+broken_rules!(NativeError,
+    Self::Content(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+    Self::Import(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
+);
+
 /// What an export wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exported {

@@ -404,7 +404,8 @@ fn components_of_a_plain_image() {
     // No room: named, with what has room.
     let mut copy = image;
     let error = begin_image_view::<Pkru>(&mut copy, geometry, form, &limits).unwrap_err();
-    assert_eq!(error, UpdateError::Room(ComponentIndex::PKRU, layout));
+    let room = layout.union(ComponentSet::LEGACY);
+    assert_eq!(error, UpdateError::Room(ComponentIndex::PKRU, room));
     let error = begin_image(
         &mut copy[..600],
         geometry,
@@ -412,7 +413,10 @@ fn components_of_a_plain_image() {
         &limits,
         ComponentIndex::SSE,
     );
-    assert_eq!(error.unwrap_err(), UpdateError::Image(600));
+    assert_eq!(
+        error.unwrap_err(),
+        UpdateError::Image(600, copy.len() as u64)
+    );
     let error = begin_image(
         &mut copy,
         geometry,
@@ -487,4 +491,40 @@ fn reserved_tails_are_zeroed() {
     pkru.finish().unwrap();
     assert_eq!(image[832..836], 0x5555_5554_u32.to_le_bytes());
     assert_eq!(image[836..], [0; 60]);
+}
+
+/// Lengths were told of a buffer that was long enough, and room was told that
+/// was not there.
+#[test]
+fn what_is_wrong_with_a_plain_image_is_said() {
+    let geometry = machine();
+    let limits = host(machine(), 0).limits();
+    let begun = |image: &mut [u8], form| {
+        begin_image(image, &geometry, form, &limits, ComponentIndex::PKRU).map(drop)
+    };
+    let bits = |image: &mut [u8], at: usize, bits: u64| {
+        image[at..at + 8].copy_from_slice(&bits.to_le_bytes());
+    };
+    let mut image = vec![0; 4096];
+    bits(&mut image, 520, 1 << 63);
+    let form = Form::Standard;
+    assert_eq!(begun(&mut image, form), Err(UpdateError::Image(1 << 63, 0)));
+    bits(&mut image, 520, 0);
+    let other = UpdateError::Image(0, 1 << 63);
+    assert_eq!(begun(&mut image, Form::Compacted), Err(other));
+    bits(&mut image, 512, 1 << 40);
+    let known = geometry.known().difference(geometry.supervisor());
+    let unknown = UpdateError::Image(1 << 40, known.bits());
+    assert_eq!(begun(&mut image, form), Err(unknown));
+    bits(&mut image, 520, 1 << 63 | 1);
+    bits(&mut image, 512, 4);
+    let unnamed = UpdateError::Image(4, 3);
+    assert_eq!(begun(&mut image, Form::Compacted), Err(unnamed));
+    let short = UpdateError::Image(100, 576);
+    assert_eq!(begun(&mut image[..100], form), Err(short));
+    // PKRU lies behind these bytes; the first components do not.
+    bits(&mut image, 520, 0);
+    let room = set(0x27);
+    let error = UpdateError::Room(ComponentIndex::PKRU, room);
+    assert_eq!(begun(&mut image[..1160], form), Err(error));
 }

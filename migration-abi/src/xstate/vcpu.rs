@@ -1,5 +1,7 @@
 //! A vCPU's state straight into a blob and out of it: one pass, no copy between.
 
+use core::fmt;
+
 use vcpu_xstate::area::AreaMemory;
 use vcpu_xstate::hw::Hardware;
 use vcpu_xstate::layout::{Form, Geometry, GeometryError};
@@ -25,6 +27,47 @@ pub enum XstateError {
     /// The image could not be written.
     Export(ExportError),
 }
+
+impl XstateError {
+    /// Name of the broken rule, in kebab case.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Form(error) => error.rule(),
+            Self::Directory(error) => error.rule(),
+            Self::Content(error) => error.rule(),
+            Self::Import(error) => error.rule(),
+            Self::Export(error) => error.rule(),
+        }
+    }
+
+    /// Stable number of the broken rule, in the numbers of the crate that has it:
+    /// this one's for [`Form`](Self::Form), `vcpu-xstate`'s for the others.
+    #[must_use]
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::Form(error) => error.code(),
+            Self::Directory(error) => error.code(),
+            Self::Content(error) => error.code(),
+            Self::Import(error) => error.code(),
+            Self::Export(error) => error.code(),
+        }
+    }
+}
+
+impl fmt::Display for XstateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Form(error) => error.fmt(f),
+            Self::Directory(error) => error.fmt(f),
+            Self::Content(error) => write!(f, "{}: {}", error.rule(), error.words()),
+            Self::Import(error) => error.fmt(f),
+            Self::Export(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for XstateError {}
 
 /// What a host says of its layouts in every blob that it writes. Made once.
 #[derive(Clone, Debug)]

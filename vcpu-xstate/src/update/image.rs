@@ -2,12 +2,15 @@
 
 use alloc::vec::Vec;
 
+use zerocopy::FromBytes;
+
 use super::bytes::{self, COPY_BYTES, WorkingCopy};
 use super::{Update, UpdateError, Viewed};
 use crate::area::OutOfMemory;
-use crate::component::ComponentIndex;
+use crate::component::{ComponentIndex, ComponentSet};
+use crate::header::{COMPACTED, XsaveHeader};
 use crate::image::Image;
-use crate::layout::{Form, Geometry, Placement};
+use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES, Placement};
 use crate::mutants::rule;
 use crate::values::Limits;
 use crate::views::View;
@@ -42,7 +45,7 @@ pub fn begin_image<'a>(
     limits: &Limits,
     component: ComponentIndex,
 ) -> Result<ImageUpdate<'a>, UpdateError> {
-    let view = Image::new(image, geometry, form).ok_or(UpdateError::Image(image.len()))?;
+    let view = Image::new(image, geometry, form).ok_or_else(|| no_image(image, geometry, form))?;
     let known = geometry.known();
     let len = bytes::len(geometry, component).ok_or(UpdateError::Policy(component, known))?;
     let legacy = matches!(component, ComponentIndex::X87 | ComponentIndex::SSE);
@@ -53,7 +56,13 @@ pub fn begin_image<'a>(
     let place = bytes::place(geometry, form, layout, component);
     let has_room = place.is_some_and(|place| place.range().end <= image.len());
     if rule!("update-room") && !legacy && !has_room {
-        return Err(UpdateError::Room(component, layout));
+        let there = geometry
+            .placements(form, layout)
+            .filter(|place| place.range().end <= image.len())
+            .fold(ComponentSet::LEGACY, |all, place| {
+                all.union(ComponentSet::only(place.component))
+            });
+        return Err(UpdateError::Room(component, there));
     }
     let (mut copy, mut large) = (WorkingCopy::new(len), None);
     if len <= COPY_BYTES {
@@ -74,6 +83,36 @@ pub fn begin_image<'a>(
         copy,
         large,
     })
+}
+
+/// Why `image` is none of this form and machine.
+#[cold]
+fn no_image(image: &[u8], geometry: &Geometry, form: Form) -> UpdateError {
+    let len = image.len() as u64;
+    let header = image.get(LEGACY_BYTES..).unwrap_or_default();
+    let Ok((header, _)) = XsaveHeader::ref_from_prefix(header) else {
+        return UpdateError::Image(len, MIN_IMAGE_BYTES as u64);
+    };
+    let (xcomp_bv, xstate_bv) = (header.xcomp_bv(), header.xstate_bv());
+    let (placeable, layout) = match form {
+        Form::Standard if xcomp_bv != 0 => return UpdateError::Image(xcomp_bv, 0),
+        Form::Compacted if xcomp_bv & COMPACTED == 0 => {
+            return UpdateError::Image(xcomp_bv, xcomp_bv | COMPACTED);
+        }
+        Form::Standard => (
+            geometry.known().difference(geometry.supervisor()),
+            xstate_bv,
+        ),
+        Form::Compacted => (geometry.known(), header.layout()),
+    };
+    let held = layout.union(ComponentSet::LEGACY);
+    if !placeable.contains(layout) {
+        UpdateError::Image(layout.bits(), placeable.bits())
+    } else if !held.contains(xstate_bv) {
+        UpdateError::Image(xstate_bv.bits(), held.bits())
+    } else {
+        UpdateError::Image(len, geometry.image_size(form, layout) as u64)
+    }
 }
 
 /// Begins an update of a plain image through a typed view; as [`begin_image`].

@@ -50,9 +50,11 @@ pub enum UpdateError {
     Policy(ComponentIndex, ComponentSet),
     /// The guest's IA32_XFD disables the component: no image has it.
     Xfd(ComponentIndex, ComponentSet),
-    /// The bytes of a plain image are none: too few for their header, or of
-    /// another form. Carries the length in bytes.
-    Image(usize),
+    /// The bytes of a plain image are none of that form and machine: seen,
+    /// allowed. Lengths in bytes where they are too few; else XCOMP_BV where it
+    /// is of the other form; else the components of the header, and those that
+    /// it may have.
+    Image(u64, u64),
     /// A plain image has no room: its XCOMP_BV lacks the component, or it ends
     /// before it. Carries what has room. (Convert it to a layout that has.)
     Room(ComponentIndex, ComponentSet),
@@ -65,7 +67,7 @@ pub enum UpdateError {
 broken_rules!(UpdateError,
     Self::Policy(c, mask) => ("update-policy", 0xb01, c.bit(), mask.bits()),
     Self::Xfd(c, enabled) => ("update-xfd", 0xb02, c.bit(), enabled.bits()),
-    Self::Image(len) => ("update-image", 0xb03, len as u64, crate::layout::MIN_IMAGE_BYTES as u64),
+    Self::Image(seen, allowed) => ("update-image", 0xb03, seen, allowed),
     Self::Room(c, room) => ("update-room", 0xb04, c.bit(), room.bits()),
     Self::Value(_, bad) => (bad.rule(), bad.code(), bad.seen(), bad.allowed()),
     Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
