@@ -11,9 +11,9 @@ mod runs;
 use core::fmt;
 
 use crate::bytes::{self, LONG_BYTES};
-use crate::component::ComponentSet;
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::COMPACTED;
-use crate::image::Image;
+use crate::image::{Image, payload, records_end};
 use crate::layout::{Cut, Form, Geometry, MIN_IMAGE_BYTES, PerComponent};
 use crate::mutants::rule;
 use head::Head;
@@ -99,7 +99,8 @@ pub struct Canonical {
 /// where it does not name them. Every other byte of `out` (MXCSR_MASK, padding
 /// of x87 registers, reserved bytes, gaps, places of components that are INIT)
 /// is afterwards either what it was or what `image` has there: one vCPU's old
-/// bytes, but no function of its state. A buffer that strangers read, or that
+/// bytes, but no function of its state. (Reserved bytes of a written supervisor
+/// component are zero: XRSTORS looks at them.) A buffer that strangers read, or that
 /// is compared, is written by [`transfer_whole`] or [`canonicalise`], which
 /// write every byte.
 ///
@@ -129,8 +130,26 @@ pub fn transfer(
         }
         None => transfer_runs(*image, plan.extended, target, out),
     }
+    let tails = plan
+        .extended
+        .intersection(target.geometry.supervisor_tails());
+    if !tails.is_empty() && rule!("supervisor-tails") {
+        runs::clear_tails(tails, *image, target, out);
+    }
     plan.head.patch(first(out));
     Ok(())
+}
+
+/// Branch records behind those that IA32_LBR_DEPTH counts are no state: XSAVES
+/// leaves there what was there before (SDM Vol. 1, 13.5.12).
+#[inline(never)]
+fn clear_records(target: Target<'_>, out: &mut [u8]) {
+    let mut places = target.geometry.placements(target.form, target.layout);
+    if let Some(place) = places.find(|place| place.component == ComponentIndex::LBR) {
+        let records = &mut out[payload(place)];
+        let end = records_end(records);
+        bytes::zero(&mut records[end..]);
+    }
 }
 
 /// The same without what is made of the head, where there are more than two
@@ -205,6 +224,9 @@ fn write_whole(image: &Image<'_>, plan: &Plan, target: &Target<'_>, out: &mut [u
             whole_second(&cut, plan.extended, image, target, out);
         }
         None => whole_runs(*image, *plan, *target, out),
+    }
+    if plan.extended.has(ComponentIndex::LBR) && rule!("canonical-records") {
+        clear_records(*target, out);
     }
 }
 
