@@ -43,6 +43,13 @@ const KNOWN: [(ComponentIndex, &str, u16); 21] = [
     (ComponentIndex::LWP, "lwp", 128),
 ];
 
+/// The components of one MSR whose initial configuration is not zero, with its
+/// value (SDM Vol. 1, 13.6 Processor Tracking of XSAVE-Managed State):
+/// IA32_PM_CTL1 and IA32_HWP_REQUEST. A machine out of reset allows duty cycling
+/// and its whole range of performance. x87's and MXCSR's are in `legacy`.
+const INIT_VALUES: [(ComponentIndex, u64); 2] =
+    [(ComponentIndex::HDC, 1), (ComponentIndex::HWP, 0x8000_ff01)];
+
 /// The payloads by number, 0 where unknown: conversions ask for every component.
 static PAYLOAD_BYTES: [u16; COMPONENTS] = {
     let mut table = [0; COMPONENTS];
@@ -133,6 +140,17 @@ impl ComponentIndex {
             .map(|(index, ..)| *index)
     }
 
+    /// The first eight bytes of its initial configuration, of a component of the
+    /// extended region; those that follow are zero. IA32_LBR_DEPTH has none: it
+    /// is what it is while branch records are INIT.
+    pub(crate) fn init_word(self) -> u64 {
+        INIT_VALUES
+            .iter()
+            .find(|(index, _)| *index == self)
+            .filter(|_| rule!("init-values"))
+            .map_or(0, |(_, value)| *value)
+    }
+
     /// How many bytes of it the manuals define, where this crate knows it.
     /// Bytes beyond, in a machine's larger size, are reserved.
     pub const fn payload_bytes(self) -> Option<usize> {
@@ -194,6 +212,12 @@ impl ComponentSet {
         }
         set
     };
+
+    /// Those whose initial configuration is not that all bytes are zero: HDC and
+    /// HWP have another value, IA32_LBR_DEPTH of LBR may have any.
+    pub(crate) const INIT_NOT_ZERO: Self = Self::only(ComponentIndex::HDC)
+        .union(Self::only(ComponentIndex::LBR))
+        .union(Self::only(ComponentIndex::HWP));
 
     /// The set with exactly these bits, whatever they are.
     pub const fn from_bits_retain(bits: u64) -> Self {

@@ -204,6 +204,11 @@ impl HostXstate {
             bits @ 48..=57 => bits as u8,
             _ => 48,
         };
+        let records = if vendor.eax >= 0x1c {
+            cpuid(0x1c, 0)
+        } else {
+            CpuidResult::default()
+        };
         // "AuthenticAMD" and "HygonGenuine" by their EBX. CPUID
         // Fn8000_0008_EBX[RstrFpErrPtrs]: the leak of XSA-52 was mended.
         let amd = matches!(vendor.ebx, 0x6874_7541 | 0x6f67_7948);
@@ -223,7 +228,11 @@ impl HostXstate {
                 linear_address_bits,
                 shadow_stacks: seventh.ecx & 1 << 7 != 0,
                 branch_tracking: seventh.edx & 1 << 20 != 0,
-            },
+                lbr_control: 0,
+                lbr_info: 0,
+                lbr_depth: 0,
+            }
+            .with_leaf_1c(&records),
             leaks_fp_pointers: rule!("xsa-52-vendor") && amd && sizes.ebx & 1 << 2 == 0,
         };
         host.geometry.number();
@@ -237,7 +246,8 @@ impl HostXstate {
     /// - PASID: with PASID translation. UINTR: with IPI virtualization.
     /// - LBR: whoever permits it switches IA32_LBR_DEPTH. XSAVES writes it to
     ///   the image, but XRSTORS does not load it (SDM Vol. 1, 13.5.12), and
-    ///   leaves the branch records INIT where the depths differ.
+    ///   zeros the branch records where the depths differ. An image whose
+    ///   records are INIT does not say it.
     /// - What is not in [`ComponentSet::NAMED`] is carried as the bytes that
     ///   CPUID gives it. Who permits it vouches for what this crate cannot
     ///   know: that XCR0 or IA32_XSS takes its bit beside the others; that

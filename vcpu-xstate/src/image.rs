@@ -249,8 +249,57 @@ impl<'a> Image<'a> {
                 }
             }
         }
+        if self.xstate_bv.intersects(ComponentSet::INIT_NOT_ZERO) && rule!("init-by-content") {
+            used = self.otherwise_in_use(used);
+        }
         used
     }
+
+    /// `used`, with those judged again whose INIT is not zero. By value, as
+    /// whatever is rare here.
+    #[inline(never)]
+    fn otherwise_in_use(self, mut used: ComponentSet) -> ComponentSet {
+        used.remove(ComponentSet::INIT_NOT_ZERO);
+        for (component, bytes) in self.held() {
+            if ComponentSet::INIT_NOT_ZERO.has(component) && !is_init(component, bytes) {
+                used.insert(ComponentSet::only(component));
+            }
+        }
+        used
+    }
+}
+
+/// Whether these, the defined bytes of a component of the extended region with
+/// a name, are its initial configuration (SDM Vol. 1, 13.6).
+pub(crate) fn is_init(component: ComponentIndex, bytes: &[u8]) -> bool {
+    if component == ComponentIndex::LBR && rule!("lbr-init-without-depth") {
+        // IA32_LBR_DEPTH does not count, nor what lies behind the records that
+        // it counts: XSAVES does not write there, XRSTORS does not read it
+        // (13.5.12). So the same registers are the same bytes, whatever XINUSE.
+        let (before, after) = (..LBR_DEPTH.start, LBR_DEPTH.end..records_end(bytes));
+        let part = |bytes: Option<&[u8]>| bytes.is_none_or(is_zero);
+        return part(bytes.get(before)) && part(bytes.get(after));
+    }
+    let init = component.init_word();
+    match bytes.split_first_chunk() {
+        Some((word, rest)) => u64::from_le_bytes(*word) == init && is_zero(rest),
+        None => is_zero(bytes),
+    }
+}
+
+/// Where LBR state has IA32_LBR_DEPTH.
+pub(crate) const LBR_DEPTH: core::ops::Range<usize> = 8..16;
+/// Where its records begin, and bytes of each.
+const LBR_RECORDS: usize = 40;
+const LBR_RECORD: usize = 24;
+
+/// Where the records end in LBR state that IA32_LBR_DEPTH in it counts.
+pub(crate) fn records_end(lbr: &[u8]) -> usize {
+    let depth = lbr.get(LBR_DEPTH).and_then(<[u8]>::first_chunk);
+    let depth = depth.map_or(0, |depth| u64::from_le_bytes(*depth));
+    let depth = usize::try_from(depth).unwrap_or(usize::MAX);
+    let end = depth.saturating_mul(LBR_RECORD).saturating_add(LBR_RECORDS);
+    end.min(lbr.len())
 }
 
 #[inline(never)]
@@ -266,3 +315,7 @@ pub(crate) fn payload(place: Placement) -> core::ops::Range<usize> {
         .map_or(place.size_bytes, |payload| payload.min(place.size_bytes));
     place.offset_bytes..place.offset_bytes + bytes
 }
+
+#[cfg(test)]
+#[path = "init_tests.rs"]
+mod tests;

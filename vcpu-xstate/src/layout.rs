@@ -359,6 +359,13 @@ impl Geometry {
         self.tables.tailed()
     }
 
+    /// Those of them that XRSTORS looks at, and faults if they are not zero (SDM
+    /// Vol. 1, 13.12).
+    #[inline]
+    pub(crate) const fn supervisor_tails(&self) -> ComponentSet {
+        self.tailed().intersection(self.supervisor)
+    }
+
     /// Whether offsets ascend with the numbers in the standard form.
     pub(crate) const fn standard_ascends(&self) -> bool {
         self.tables.standard_ascends()

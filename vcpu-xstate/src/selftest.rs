@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::XsaveHeader;
-use crate::image::payload;
+use crate::image::{LBR_DEPTH, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::legacy::LegacyRegion;
 use crate::{Area, Image};
@@ -178,6 +178,16 @@ pub(crate) fn same(component: ComponentIndex, expected: &Image<'_>, saved: &Imag
                 && old.st.iter().zip(&new.st).all(|(a, b)| a[..10] == b[..10])
         }
         ComponentIndex::SSE => old.xmm == new.xmm && expected.mxcsr() == saved.mxcsr(),
+        // IA32_LBR_DEPTH is saved and never restored, and no record is in the
+        // pattern: with another depth in the register they become zero (SDM
+        // Vol. 1, 13.5.12).
+        ComponentIndex::LBR => {
+            let state = |image| {
+                let (before, rest) = held(image, component)?.split_at_checked(LBR_DEPTH.start)?;
+                Some((before, rest.get(LBR_DEPTH.len()..)?))
+            };
+            state(expected).is_some() && state(expected) == state(saved)
+        }
         _ => {
             let state = held(expected, component);
             state.is_some() && state == held(saved, component)

@@ -2,12 +2,15 @@
 //!
 //! XRSTORS checks what WRMSR would check and faults, some parts XRSTOR too
 //! (SDM Vol. 1, 13.5 XSAVE-Managed State; 13.12 Operation of XRSTORS). A rule
-//! here is never wider than the processor's. Two are narrower: BNDCFGU and
-//! TILECFG never fault, the processor mends what it does not like. But then the
+//! here is never wider than the processor's. Three are narrower: BNDCFGU and
+//! TILECFG never fault, the processor mends what it does not like, and in
+//! IA32_LBR_x_INFO it need not keep what it has no field for. But then the
 //! guest would find another state than the one in the image, and no processor
-//! saves such an image.
+//! saves such an image. Of branch records all are judged, although XRSTORS
+//! looks at no more than IA32_LBR_DEPTH counts.
 
 use crate::component::{ComponentIndex, ComponentSet};
+use crate::cpuid::CpuidResult;
 use crate::error::broken_rules;
 use crate::mutants::rule;
 
@@ -26,9 +29,50 @@ pub struct Limits {
     /// CPUID.(7,0):EDX.CET_IBT\[20\]: IA32_U_CET has its other bits. No AMD
     /// processor has them: an Intel guest's would fault there.
     pub branch_tracking: bool,
+    /// What IA32_LBR_CTL takes: bit 0, and those of the modes that
+    /// CPUID.1CH:EBX lists.
+    pub lbr_control: u64,
+    /// The fields that IA32_LER_INFO and IA32_LBR_x_INFO have: bits 39:32 with
+    /// the counters that CPUID.1CH:ECX lists.
+    pub lbr_info: u64,
+    /// IA32_LBR_DEPTH after reset, the largest of CPUID.1CH:EAX.
+    pub lbr_depth: u8,
 }
 
 impl Limits {
+    /// The same with what leaf 1CH says of branch records (SDM Vol. 2, CPUID;
+    /// Vol. 4, Table 2-2, IA32_LBR_CTL, IA32_LBR_DEPTH, IA32_LBR_x_INFO). A
+    /// machine that lists none has the least: the enable, 32 records.
+    #[must_use]
+    pub(crate) fn with_leaf_1c(mut self, leaf: &CpuidResult) -> Self {
+        self.lbr_control = 1;
+        // CPL filtering, branch filtering, call-stack mode.
+        if leaf.ebx & 1 != 0 || !rule!("lbr-control") {
+            self.lbr_control |= 0x6;
+        }
+        if leaf.ebx & 1 << 1 != 0 || !rule!("lbr-control") {
+            self.lbr_control |= 0x7f_0000;
+        }
+        if leaf.ebx & 1 << 2 != 0 || !rule!("lbr-control") {
+            self.lbr_control |= 0x8;
+        }
+        // Cycles, branch type and flags; two bits for each counter that is
+        // logged.
+        self.lbr_info = 0xff00_0000_0000_ffff;
+        let mut counter = 0;
+        while counter < 4 {
+            if leaf.ecx & 1 << (16 + counter) != 0 && rule!("lbr-counters") {
+                self.lbr_info |= 0x3 << (32 + 2 * counter);
+            }
+            counter += 1;
+        }
+        self.lbr_depth = match leaf.eax & 0xff {
+            0 => 32,
+            depths => 8 * (32 - depths.leading_zeros() as u8),
+        };
+        self
+    }
+
     /// Whether IA32_U_CET takes `value`: canonical (the upper bits are the
     /// legacy bitmap's address), no bit of a feature that is not there, and
     /// not both TRACKER and SUPPRESS (SDM Vol. 1, 17.2.4).
@@ -133,7 +177,7 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
         }
         // LBR_CTL, LBR_DEPTH, LER_FROM/TO/INFO, then 32 of FROM/TO/INFO.
         ComponentIndex::LBR => {
-            only(at(0), 0x007f_000f)?;
+            only(at(0), limits.lbr_control)?;
             let depth = at(8);
             if rule!("lbr-depth") && (depth > 64 || depth % 8 != 0) {
                 return Err(BadValue::LbrDepth(depth, 64));
@@ -141,7 +185,7 @@ pub fn check(component: ComponentIndex, bytes: &[u8], limits: &Limits) -> Result
             (0..33).try_for_each(|i| {
                 address(16 + 24 * i, 0)?;
                 address(24 + 24 * i, 0)?;
-                only(at(32 + 24 * i), 0xff00_0000_0000_ffff)
+                only(at(32 + 24 * i), limits.lbr_info)
             })
         }
         // A bad configuration does not fault: the processor makes it INIT. But
@@ -183,189 +227,5 @@ fn canonical(value: u64, linear_address_bits: u8) -> Result<(), BadValue> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOLE: u64 = 0x0000_8000_0000_0000;
-    const LIMITS: Limits = Limits {
-        mxcsr_mask: 0xffff,
-        linear_address_bits: 48,
-        shadow_stacks: true,
-        branch_tracking: true,
-    };
-
-    /// The component with `value` at `offset`, else zero.
-    fn with(component: ComponentIndex, offset: usize, value: u64) -> Result<(), BadValue> {
-        let mut bytes = vec![0; component.payload_bytes().unwrap()];
-        bytes[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-        check(component, &bytes, &LIMITS)
-    }
-
-    #[test]
-    fn init_and_the_self_test_patterns_are_legal() {
-        for component in ComponentSet::ALL {
-            let Some(len) = component.payload_bytes() else {
-                continue;
-            };
-            let mut bytes = vec![0; len];
-            assert_eq!(
-                check(component, &bytes, &LIMITS),
-                Ok(()),
-                "{component} INIT"
-            );
-            for seed in [0, 0x5a, 0xff] {
-                bytes.fill(0);
-                crate::selftest::pattern(component, seed, &mut bytes);
-                assert_eq!(
-                    check(component, &bytes, &LIMITS),
-                    Ok(()),
-                    "{component} {seed}"
-                );
-                assert!(bytes.iter().any(|b| *b != 0), "{component} pattern is INIT");
-            }
-        }
-    }
-
-    #[test]
-    fn what_has_no_rule_takes_any_bytes() {
-        for component in ComponentSet::ALL {
-            let len = component.payload_bytes().unwrap_or(64);
-            let takes = |byte| check(component, &vec![byte; len], &LIMITS).is_ok();
-            let any = [0x55, 0xaa, 0xff].into_iter().all(takes);
-            assert_eq!(any, !RULED.has(component), "{component}");
-        }
-    }
-
-    #[test]
-    fn every_address_must_be_canonical() {
-        use ComponentIndex as C;
-        let addresses = [
-            (C::BNDCSR, 0),
-            (C::CET_U, 0),
-            (C::CET_U, 8),
-            (C::CET_S, 0),
-            (C::CET_S, 8),
-            (C::CET_S, 16),
-            (C::UINTR, 0),
-            (C::UINTR, 8),
-            (C::UINTR, 24),
-            (C::UINTR, 40),
-            (C::LBR, 16),
-            (C::LBR, 24),
-            (C::LBR, 784),
-            (C::LBR, 792),
-        ];
-        for (component, offset) in addresses {
-            assert_eq!(
-                with(component, offset, HOLE),
-                Err(BadValue::Address(HOLE, 0x7fff_ffff_ffff)),
-                "{component} at {offset}"
-            );
-            assert_eq!(with(component, offset, 0xffff_8000_0000_1000), Ok(()));
-        }
-        // 57 bits reach further.
-        let mut bytes = [0; 16];
-        bytes[8..].copy_from_slice(&HOLE.to_le_bytes());
-        let wide = Limits {
-            linear_address_bits: 57,
-            ..LIMITS
-        };
-        assert_eq!(check(C::CET_U, &bytes, &wide), Ok(()));
-        bytes[8..].copy_from_slice(&(1u64 << 56).to_le_bytes());
-        assert!(check(C::CET_U, &bytes, &wide).is_err());
-    }
-
-    #[test]
-    fn reserved_bits_are_refused() {
-        use ComponentIndex as C;
-        let reserved = [
-            (C::BNDCSR, 0, 1 << 2),
-            (C::PASID, 0, 1 << 20),
-            (C::PASID, 0, 1 << 32),
-            (C::CET_U, 0, 1 << 6),
-            (C::CET_U, 8, 1),
-            (C::CET_S, 16, 2),
-            (C::UINTR, 8, 2),
-            (C::UINTR, 16, 1 << 40),
-            (C::UINTR, 24, 1 << 5),
-            (C::UINTR, 40, 1 << 3),
-            (C::LBR, 0, 1 << 4),
-            (C::LBR, 32, 1 << 16),
-        ];
-        for (component, offset, value) in reserved {
-            let error = with(component, offset, value).unwrap_err();
-            assert!(
-                matches!(error, BadValue::Reserved(seen, allowed)
-                    if seen == value && seen & !allowed != 0),
-                "{component} at {offset}: {error:?}"
-            );
-        }
-        assert_eq!(
-            with(C::CET_U, 0, 0xc00),
-            Err(BadValue::CetTracker(0xc00, 0x800))
-        );
-        assert_eq!(with(C::LBR, 8, 12), Err(BadValue::LbrDepth(12, 64)));
-        assert_eq!(with(C::LBR, 8, 72), Err(BadValue::LbrDepth(72, 64)));
-    }
-
-    /// WRMSR and XRSTORS of IA32_U_CET fault on the bits of a feature that the
-    /// processor lacks: AMD has shadow stacks without branch tracking.
-    #[test]
-    fn cet_bits_of_a_feature_that_the_processor_lacks() {
-        use ComponentIndex as C;
-        let amd = Limits {
-            branch_tracking: false,
-            ..LIMITS
-        };
-        let neither = Limits {
-            shadow_stacks: false,
-            ..amd
-        };
-        let user = |value: u64, stack: u64| [value.to_le_bytes(), stack.to_le_bytes()].concat();
-        for (bytes, here, on_amd, without) in [
-            (user(0, 0), true, true, true),
-            (user(3, 0x1000), true, true, false),
-            (user(4, 0x1000), true, false, false),
-            (user(0x1004, 0), true, false, false),
-            (user(0, 0x1000), true, true, false),
-        ] {
-            for (limits, legal) in [(&LIMITS, here), (&amd, on_amd), (&neither, without)] {
-                assert_eq!(
-                    check(C::CET_U, &bytes, limits).is_ok(),
-                    legal,
-                    "{bytes:x?} {limits:?}"
-                );
-            }
-        }
-        let stacks = user(0x1000, 0);
-        assert!(check(C::CET_S, &stacks, &amd).is_ok());
-        assert!(check(C::CET_S, &stacks, &neither).is_err());
-    }
-
-    #[test]
-    fn tile_configurations_as_ldtilecfg_has_them() {
-        let refused = |edits: &[(usize, u8)]| {
-            let mut bytes = [0; 64];
-            crate::selftest::pattern(ComponentIndex::TILECFG, 15, &mut bytes);
-            for (offset, value) in edits {
-                bytes[*offset] = *value;
-            }
-            check(ComponentIndex::TILECFG, &bytes, &LIMITS).is_err()
-        };
-        assert!(!refused(&[]));
-        assert!(!refused(&[(16, 0), (48, 0)]));
-        for edits in [
-            &[(0, 2)][..],
-            &[(0, 0)],
-            &[(2, 1)],
-            &[(15, 1)],
-            &[(16, 65)],
-            &[(17, 1)],
-            &[(48, 17)],
-            &[(48, 0)],
-            &[(32, 4), (56, 1)],
-        ] {
-            assert!(refused(edits), "{edits:?}");
-        }
-    }
-}
+#[path = "values_tests.rs"]
+mod tests;

@@ -8,6 +8,9 @@ const LIMITS: Limits = Limits {
     linear_address_bits: 48,
     shadow_stacks: true,
     branch_tracking: true,
+    lbr_control: 0x7f_000f,
+    lbr_info: 0xff00_0000_0000_ffff,
+    lbr_depth: 32,
 };
 
 /// Written to bytes of garbage, read again: the same; beyond it, the garbage.

@@ -16,6 +16,7 @@ use crate::component::ComponentSet;
 use crate::header::COMPACTED;
 use crate::image::Image;
 use crate::layout::{Cut, Form, Geometry, MIN_IMAGE_BYTES};
+use crate::mutants::rule;
 use head::Head;
 use runs::{Places, Side};
 pub(crate) use whole::Planned;
@@ -96,7 +97,8 @@ pub struct Canonical {
 /// where it does not name them. Every other byte of `out` (MXCSR_MASK, padding
 /// of x87 registers, reserved bytes, gaps, places of components that are INIT)
 /// is afterwards either what it was or what `image` has there: one vCPU's old
-/// bytes, but no function of its state. A buffer that strangers read, or that
+/// bytes, but no function of its state. (Reserved bytes of a written supervisor
+/// component are zero: XRSTORS looks at them.) A buffer that strangers read, or that
 /// is compared, is written by [`transfer_whole`] or [`canonicalise`], which
 /// write every byte.
 ///
@@ -148,6 +150,12 @@ pub(crate) fn transfer_into(
                 out,
             );
         }
+    }
+    let tails = plan
+        .extended
+        .intersection(target.geometry.supervisor_tails());
+    if !tails.is_empty() && rule!("supervisor-tails") {
+        runs::clear_own_tails(Side::to(&target), target.form, tails, out);
     }
     plan.head.patch(first(out));
 }

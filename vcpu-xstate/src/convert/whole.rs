@@ -4,9 +4,9 @@ use super::head::Head;
 use super::runs::{self, Places, Side};
 use super::{Canonical, Plan, Target, TooSmall, copy_second, cut, first};
 use crate::bytes::{self, LONG_BYTES};
-use crate::component::ComponentSet;
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::COMPACTED;
-use crate::image::Image;
+use crate::image::{Image, payload, records_end};
 use crate::layout::{Cut, Form, Geometry, MIN_IMAGE_BYTES};
 use crate::mutants::rule;
 
@@ -103,14 +103,9 @@ pub(super) fn write_whole<const EXACT: bool>(
     }
     let Some(cut) = cut else {
         let (of, to) = (Side::of(image), Side::to(target));
-        return whole_runs(
-            from,
-            of,
-            to,
-            (image.form(), target.form),
-            plan.extended,
-            out,
-        );
+        let forms = (image.form(), target.form);
+        whole_runs(from, of, to, forms, plan.extended, out);
+        return clear_records(plan.extended, target, out);
     };
     if cut.same_end < LONG_BYTES {
         let extended = MIN_IMAGE_BYTES..cut.same_end;
@@ -125,6 +120,26 @@ pub(super) fn write_whole<const EXACT: bool>(
     clear_within(&cut, plan.extended, target, out);
     if !EXACT && cut.end() != out.len() {
         bytes::zero(&mut out[cut.end()..]);
+    }
+    clear_records(plan.extended, target, out);
+}
+
+/// Branch records behind those that IA32_LBR_DEPTH counts are no state: XSAVES
+/// leaves there what was there before (SDM Vol. 1, 13.5.12).
+#[inline(always)]
+fn clear_records(extended: ComponentSet, target: &Target<'_>, out: &mut [u8]) {
+    if extended.has(ComponentIndex::LBR) && rule!("canonical-records") {
+        clear_uncounted(*target, out);
+    }
+}
+
+#[inline(never)]
+fn clear_uncounted(target: Target<'_>, out: &mut [u8]) {
+    let mut places = target.geometry.placements(target.form, target.layout);
+    if let Some(place) = places.find(|place| place.component == ComponentIndex::LBR) {
+        let records = &mut out[payload(place)];
+        let end = records_end(records);
+        bytes::zero(&mut records[end..]);
     }
 }
 

@@ -5,11 +5,10 @@ use core::fmt;
 use zerocopy::FromBytes;
 
 use super::{Accepts, Excess, ForeignError, ForeignImage, Tail, UnderXfd};
-use crate::bytes::is_zero;
 use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
 use crate::header::{COMPACTED, XsaveHeader};
-use crate::image::{Image, payload};
+use crate::image::{Image, is_init, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
@@ -315,7 +314,10 @@ fn in_use(
     geometry
         .placements(form, places)
         .filter(|place| dropped.has(place.component))
-        .filter(|place| bytes.get(payload(*place)).is_some_and(|b| !is_zero(b)))
+        .filter(|place| {
+            let held = bytes.get(payload(*place));
+            held.is_some_and(|held| !is_init(place.component, held))
+        })
         .fold(ComponentSet::EMPTY, |all, place| {
             all.union(ComponentSet::only(place.component))
         })

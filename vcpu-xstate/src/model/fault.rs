@@ -60,6 +60,10 @@ pub enum Reason {
     Cpl(u8),
     /// The area is not 64-byte aligned: its address (13.7 to 13.12).
     Misaligned(u64),
+    /// The area, or a byte of it that the instruction accesses, has a linear
+    /// address that is not canonical: the address (Vol. 2, XSAVE …; Vol. 1,
+    /// 3.3.7.1).
+    AreaNonCanonical(u64),
     /// ECX names no extended control register that can be accessed so
     /// (XSETBV, XGETBV).
     XcrIndex(u32),
@@ -114,8 +118,14 @@ pub enum Reason {
     /// A register would get reserved bits, or a value that it has not (13.5;
     /// Vol. 2, WRMSR).
     ReservedValue(ComponentIndex, u64),
+    /// A reserved portion of a supervisor component in the area is not zero
+    /// (13.12).
+    ReservedPortion(ComponentIndex),
     /// UINTR state would be loaded while UINV is not 0 (13.5.11, 13.12).
     UinvLive(u8),
+    /// PT state would be loaded or made INIT while IA32_RTIT_CTL.TraceEn is 1
+    /// (13.5.6).
+    TraceEnabled,
     /// The access needs this offset of the area, which is not in the memory
     /// that was given (13.13).
     Outside(u64),

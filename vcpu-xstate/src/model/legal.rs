@@ -26,6 +26,8 @@ enum Takes {
     CetControl,
     /// A shadow-stack pointer.
     ShadowStack,
+    /// IA32_LBR_CTL: the enable, and what leaf 1CH lists.
+    LbrControl,
     /// IA32_LBR_DEPTH: a multiple of 8 up to 64.
     LbrDepth,
     /// Anything.
@@ -35,8 +37,7 @@ enum Takes {
 /// The registers of a component in order, 8 bytes each; what follows the last
 /// one takes anything.
 fn registers(component: u8) -> &'static [Takes] {
-    use Takes::{Address, Any, Bits, CetControl, LbrDepth, ShadowStack};
-    const LBR_HEAD: [Takes; 2] = [Bits(0x007f_000f), LbrDepth];
+    use Takes::{Address, Any, Bits, CetControl, LbrControl, LbrDepth, ShadowStack};
     match component {
         // IA32_RTIT_CTL and eight more: bits above those of any version.
         8 => &[Bits(0x03ff_ffff_ffff_ffff)],
@@ -59,12 +60,13 @@ fn registers(component: u8) -> &'static [Takes] {
             Address(0b1110),
         ],
         // Then LER and the 32 records, see `check`.
-        15 => &LBR_HEAD,
+        15 => &[LbrControl, LbrDepth],
         _ => &[],
     }
 }
 
-/// Whether XRSTOR or XRSTORS would load these registers of a component.
+/// Whether XRSTOR or XRSTORS would load these registers of a component, of LBR
+/// state as many as it loads.
 pub(super) fn check(
     component: ComponentIndex,
     bytes: &[u8],
@@ -81,8 +83,10 @@ pub(super) fn check(
             let takes = if i % 3 < 2 {
                 Takes::Address(0)
             } else {
-                // Cycle count, type and the flags of bits 63:60 and 59:56.
-                Takes::Bits(0xff00_0000_0000_ffff)
+                // Vol. 4, Table 2-2: cycle count, branch type and flags, on some
+                // processors counters. What is none of them is undefined, not
+                // reserved: writes of it do not fault.
+                Takes::Any
             };
             judge(component, takes, le64(word, 0), machine)?;
         }
@@ -125,6 +129,7 @@ fn judge(
         }
         Takes::ShadowStack if value == 0 => Ok(()),
         Takes::ShadowStack => reserved,
+        Takes::LbrControl => judge(component, Takes::Bits(machine.lbr_control), value, machine),
         Takes::LbrDepth if value <= 64 && value.is_multiple_of(8) => Ok(()),
         Takes::LbrDepth => reserved,
     }
@@ -146,7 +151,7 @@ impl Machine {
 }
 
 /// Vol. 1, 3.3.7.1: bits from the highest implemented one up are all equal.
-fn canonical(address: u64, bits: u32) -> bool {
+pub(super) const fn canonical(address: u64, bits: u32) -> bool {
     let half = 1u64 << (bits - 1);
     address < half || address >= half.wrapping_neg()
 }

@@ -51,6 +51,17 @@ pub(super) struct Part {
     pub align: bool,
 }
 
+/// Vol. 2, CPUID, leaf 1CH: EBX\[0\] lets IA32_LBR_CTL\[2:1\] be set (CPL
+/// filtering), EBX\[1\] bits 22:16 (branch filtering), EBX\[2\] bit 3 (call-stack
+/// mode). Bit 0, LBREn, is always there.
+fn lbr_control(ebx: u32) -> u64 {
+    let fields = [(0, 0b11 << 1), (1, 0x7f << 16), (2, 1 << 3)];
+    fields
+        .iter()
+        .filter(|(supported, _)| ebx & 1 << supported != 0)
+        .fold(1, |bits, (_, field)| bits | field)
+}
+
 /// A machine, as its CPUID describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -80,6 +91,8 @@ pub struct Machine {
     pub(super) keeps_fp_pointers: bool,
     /// Depth of the branch records after reset.
     pub(super) lbr_depth: u8,
+    /// Bits that IA32_LBR_CTL can have.
+    pub(super) lbr_control: u64,
 }
 
 impl Machine {
@@ -123,6 +136,7 @@ impl Machine {
                 0 => 32,
                 depths => 8 * (8 - (depths as u8).leading_zeros() as u8),
             },
+            lbr_control: lbr_control(leaf(0x1c, 0).ebx),
         };
         machine.supervisor &= !machine.user;
         for i in 2..BITS {

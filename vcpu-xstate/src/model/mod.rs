@@ -47,7 +47,7 @@
 //! between processors and emulators, see [`InitTracking`].
 //!
 //! Not modelled: 32-bit and 16-bit formats of FIP and FDP, VM exits in the
-//! middle of an instruction, and #AC.
+//! middle of an instruction, #AC, and #SS in place of #GP.
 
 mod control;
 mod fault;
@@ -281,7 +281,18 @@ impl Cpu {
         if !address.is_multiple_of(64) {
             return Err(Reason::Misaligned(address));
         }
-        Ok(())
+        self.check_address(address)
+    }
+
+    /// Vol. 2, XSAVE and the others, 64-Bit Mode Exceptions: #GP of a memory
+    /// address in a non-canonical form. (#SS where it is relative to RSP or RBP:
+    /// the segment is not known here.)
+    const fn check_address(&self, address: u64) -> Result<(), Reason> {
+        if legal::canonical(address, self.machine.linear_address_bits) {
+            Ok(())
+        } else {
+            Err(Reason::AreaNonCanonical(address))
+        }
     }
 }
 

@@ -58,7 +58,8 @@ impl Registers {
                     10 => &[(0, 1 << 31 | u64::from(seed) << 4 | 1)],
                     11 => &[(0, control), (8, stack(8))],
                     12 => &[(0, stack(0)), (8, stack(8)), (16, stack(16))],
-                    13 => &[(0, 1)],
+                    // INIT is 1 (13.6).
+                    13 => &[(0, 0)],
                     14 => &[(0, page), (8, page | 8), (24, page | 64), (32, page)],
                     // LER and the first record.
                     15 => &[(16, page), (24, page | 4), (40, page | 5), (48, page | 6)],

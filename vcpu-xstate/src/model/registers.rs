@@ -9,9 +9,40 @@ use crate::component::ComponentIndex;
 pub(super) const MXCSR_INIT: u32 = 0x1f80;
 /// Where LBR state has IA32_LBR_DEPTH, which XRSTORS does not write.
 pub(super) const LBR_DEPTH: core::ops::Range<usize> = 8..16;
+/// Where IA32_LBR_0_FROM_IP is: 32 triples follow what is saved always (13.5.12).
+const LBR_TRIPLES: usize = 5 * 8;
+const LBR_TRIPLE: usize = 3 * 8;
 /// Numbers that the code below treats by themselves.
+pub(super) const PT: usize = 8;
 pub(super) const UINTR: usize = 14;
 pub(super) const LBR: usize = 15;
+
+/// The components of one MSR whose initial configuration is not zero (13.6):
+/// number, value. IA32_PM_CTL1 of HDC, IA32_HWP_REQUEST of HWP.
+const NOT_ZERO: [(usize, u64); 2] = [(13, 1), (16, 0x8000_ff01)];
+
+/// Byte `at` of component `i` in its initial configuration (13.6). Of
+/// IA32_LBR_DEPTH there is none.
+fn init_byte(i: usize, at: usize) -> u8 {
+    let word = NOT_ZERO
+        .iter()
+        .find(|(number, _)| *number == i)
+        .map_or(0, |(_, value)| *value);
+    word.to_le_bytes().get(at).copied().unwrap_or(0)
+}
+
+/// Where XSAVES stops and XRSTORS too: the end of the triples that
+/// IA32_LBR_DEPTH counts (13.5.12).
+pub(super) fn lbr_end(lbr: &[u8]) -> usize {
+    let depth = usize::try_from(le64(lbr, LBR_DEPTH.start)).unwrap_or(usize::MAX);
+    let end = depth.saturating_mul(LBR_TRIPLE).saturating_add(LBR_TRIPLES);
+    end.min(lbr.len())
+}
+
+/// What is always saved and loaded of LBR state: the MSRs before the triples.
+pub(super) fn lbr_head(lbr: &[u8]) -> usize {
+    LBR_TRIPLES.min(lbr.len())
+}
 
 /// x87 registers as XSAVE64 stores them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +141,9 @@ impl Registers {
                 .map(|bytes| alloc::vec![0; bytes])
                 .collect(),
         };
+        for component in (2..63).filter_map(ComponentIndex::new) {
+            registers.set_init(component);
+        }
         if let Some(depth) = registers.extended[LBR].get_mut(LBR_DEPTH) {
             depth[0] = machine.lbr_depth;
         }
@@ -135,13 +169,10 @@ impl Registers {
             0 => self.x87 == X87::INIT,
             1 => self.xmm == [[0; 16]; 16],
             i => {
-                let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-                let bytes = &self.extended[i];
-                if i == LBR && bytes.len() >= LBR_DEPTH.end {
-                    zero(&bytes[..LBR_DEPTH.start]) && zero(&bytes[LBR_DEPTH.end..])
-                } else {
-                    zero(bytes)
-                }
+                let mut bytes = self.extended[i].iter().enumerate();
+                bytes.all(|(at, byte)| {
+                    *byte == init_byte(i, at) || i == LBR && LBR_DEPTH.contains(&at)
+                })
             }
         }
     }
@@ -152,12 +183,10 @@ impl Registers {
             0 => self.x87 = X87::INIT,
             1 => self.xmm = [[0; 16]; 16],
             i => {
-                let bytes = &mut self.extended[i];
-                if i == LBR && bytes.len() >= LBR_DEPTH.end {
-                    bytes[..LBR_DEPTH.start].fill(0);
-                    bytes[LBR_DEPTH.end..].fill(0);
-                } else {
-                    bytes.fill(0);
+                for (at, byte) in self.extended[i].iter_mut().enumerate() {
+                    if i != LBR || !LBR_DEPTH.contains(&at) {
+                        *byte = init_byte(i, at);
+                    }
                 }
             }
         }

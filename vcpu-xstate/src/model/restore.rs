@@ -1,14 +1,21 @@
 //! XRSTOR and XRSTORS (SDM Vol. 1, 13.8, 13.12).
 
+use alloc::vec::Vec;
+
 use super::fault::{Fault, Reason};
-use super::registers::{LBR, LBR_DEPTH, MXCSR_INIT, Registers, UINTR, X87};
+use super::registers::{LBR, LBR_DEPTH, MXCSR_INIT, PT, Registers, UINTR, X87, lbr_end, lbr_head};
 use super::{Cpu, RestoredFrom, legal};
 use crate::component::ComponentIndex;
 
 const COMPACTED: u64 = 1 << 63;
+const HEADER_END: u64 = 576;
 const SSE: u64 = 2;
 const BNDCSR: u8 = 4;
 const TILECFG: u8 = 17;
+/// Byte of UINTR state that is UINV.
+const UINV: usize = 20;
+/// IA32_RTIT_CTL.TraceEn.
+const TRACE_EN: u8 = 1;
 
 /// The header, and what follows from it and EDX:EAX.
 struct Request {
@@ -54,6 +61,7 @@ impl Cpu {
         memory: &[u8],
         mask: u64,
     ) -> Result<(), Reason> {
+        self.check_address(address.wrapping_add(HEADER_END - 1))?;
         let request = self.read_header(supervisor, memory, mask)?;
 
         // 13.14 Extended Feature Disable.
@@ -62,7 +70,7 @@ impl Cpu {
             self.xfd_err = disabled;
             return Err(Reason::XfdRestore(disabled));
         }
-        self.probe(&request, memory)?;
+        self.probe(&request, address, memory)?;
 
         // 13.8.1, 13.8.2: where MXCSR comes from.
         let mxcsr = if !request.compacted() && request.rfbm & 6 != 0 || request.loads & SSE != 0 {
@@ -82,13 +90,14 @@ impl Cpu {
         // loaded, and the processor no longer knows what is unmodified.
         self.modified = u64::MAX;
         self.restored_from = None;
-        self.in_use |= request.loads;
+        let other_depth = self.keeps_tracking(&request, memory);
+        self.in_use |= request.loads & !other_depth;
         self.load(&request, mxcsr, memory)?;
 
         self.in_use &= !(request.rfbm & !request.xstate_bv);
         // 13.8.3. What became INIT but is not tracked as such has no bytes in
         // the area, so a later save must not leave it out.
-        let unmodified = request.rfbm & (request.xstate_bv | !self.xinuse());
+        let unmodified = request.rfbm & (request.xstate_bv | !self.xinuse()) & !other_depth;
         self.modified = !unmodified;
         self.restored_from = Some(RestoredFrom {
             cpl: self.mode.cpl,
@@ -142,23 +151,35 @@ impl Cpu {
     }
 
     /// Whether everything that is to be loaded is in the memory.
-    fn probe(&self, request: &Request, memory: &[u8]) -> Result<(), Reason> {
+    fn probe(&self, request: &Request, address: u64, memory: &[u8]) -> Result<(), Reason> {
         // The legacy region lies before the header, which was read.
         for i in (2..63).filter(|i| request.loads & 1 << i != 0) {
-            self.held(request, i, memory)?;
+            let len = self.held(request, i, memory)?.len() as u64;
+            let end = self.offset(request, i) + len;
+            self.check_address(address.wrapping_add(end - 1))?;
         }
         Ok(())
     }
 
-    /// The bytes of a component in the area, as many as there are registers.
-    fn held<'a>(&self, request: &Request, i: u8, memory: &'a [u8]) -> Result<&'a [u8], Reason> {
+    fn offset(&self, request: &Request, i: u8) -> u64 {
         let offset = if request.compacted() {
             self.offset_compacted(i, request.xcomp_bv)
         } else {
             self.offset_standard(i)
         };
-        let offset = offset.unwrap_or(0);
-        let len = self.registers.extended(i.into()).len();
+        offset.unwrap_or(0)
+    }
+
+    /// The bytes of a component in the area: as many as there are registers, of
+    /// a supervisor component as many as the machine gives it, since its reserved
+    /// portions are looked at (13.12).
+    fn held<'a>(&self, request: &Request, i: u8, memory: &'a [u8]) -> Result<&'a [u8], Reason> {
+        let offset = self.offset(request, i);
+        let len = if self.machine.supervisor() & 1 << i != 0 {
+            self.room(i)
+        } else {
+            self.registers.extended(i.into()).len()
+        };
         usize::try_from(offset)
             .ok()
             .and_then(|start| memory.get(start..)?.get(..len))
@@ -195,29 +216,86 @@ impl Cpu {
         if let Some(mxcsr) = mxcsr {
             self.registers.mxcsr = mxcsr;
         }
-        for i in (2..63).filter(|i| request.rfbm & 1 << i != 0) {
-            let Some(component) = ComponentIndex::new(i) else {
-                continue;
-            };
-            if request.loads & 1 << i == 0 {
-                self.registers.set_init(component);
+        for component in (2..63).filter_map(ComponentIndex::new) {
+            if request.rfbm & component.bit() == 0 {
                 continue;
             }
-            let held = self.held(request, i, memory)?;
-            self.load_component(component, held)?;
+            if let Err(fault) = self.load_extended(request, component, memory) {
+                // 13.5.11: a fault once UINTR state was loaded takes UINV.
+                let before = component.bit() - 1;
+                if request.loads & before & 1 << UINTR != 0 {
+                    self.clear_live(1 << UINTR, UINTR, UINV, 0xff);
+                }
+                return Err(fault);
+            }
+        }
+        // 13.5.6: TraceEn is set when nothing can fault any more.
+        if request.loads & 1 << PT != 0
+            && let Some(control) = self.held(request, PT as u8, memory)?.first()
+            && let Some(live) = self.registers.extended_mut(PT).first_mut()
+        {
+            *live |= control & TRACE_EN;
         }
         Ok(())
     }
 
-    fn load_component(&mut self, component: ComponentIndex, held: &[u8]) -> Result<(), Reason> {
+    /// Loads one component of the extended region, or makes it INIT.
+    fn load_extended(
+        &mut self,
+        request: &Request,
+        component: ComponentIndex,
+        memory: &[u8],
+    ) -> Result<(), Reason> {
+        let i = usize::from(component.get());
+        // 13.5.6: neither with trace enabled.
+        let live = self.registers.extended(i).first();
+        if i == PT && live.is_some_and(|control| control & TRACE_EN != 0) {
+            return Err(Reason::TraceEnabled);
+        }
+        if request.loads & component.bit() == 0 {
+            self.registers.set_init(component);
+            return Ok(());
+        }
+        let held = self.held(request, component.get(), memory)?;
+        let (held, reserved) = held.split_at(self.registers.extended(i).len().min(held.len()));
+        self.load_component(component, held, reserved)
+    }
+
+    /// 13.5.12: the bit of LBR state, where its XINUSE is left as it is: if the
+    /// depth in the area is another than that of the register.
+    fn keeps_tracking(&self, request: &Request, memory: &[u8]) -> u64 {
+        let lbr = request.loads & 1 << LBR;
+        match self.held(request, LBR as u8, memory) {
+            Ok(held) if lbr != 0 && !same_depth(held, self.registers.extended(LBR)) => lbr,
+            _ => 0,
+        }
+    }
+
+    fn load_component(
+        &mut self,
+        component: ComponentIndex,
+        held: &[u8],
+        reserved: &[u8],
+    ) -> Result<(), Reason> {
         let i = usize::from(component.get());
         // 13.5.11: UINV must be 0 before user-interrupt state is loaded.
         if i == UINTR
-            && let Some(uinv @ 1..) = self.registers.extended(i).get(20).copied()
+            && let Some(uinv @ 1..) = self.registers.extended(i).get(UINV).copied()
         {
             return Err(Reason::UinvLive(uinv));
         }
-        legal::check(component, held, &self.machine)?;
+        // 13.5.12: which of the triples are loaded at all.
+        let same_depth = i != LBR || same_depth(held, self.registers.extended(i));
+        let loaded = match (i, same_depth) {
+            (LBR, true) => &held[..lbr_end(held)],
+            (LBR, false) => &held[..lbr_head(held)],
+            _ => held,
+        };
+        legal::check(component, loaded, &self.machine)?;
+        // 13.12. The tails of user components are not looked at: none are here.
+        if reserved.iter().any(|byte| *byte != 0) {
+            return Err(Reason::ReservedPortion(component));
+        }
         // Vol. 1, 13.5 TILECFG state: what LDTILECFG refuses becomes INIT.
         if component.get() == TILECFG && !legal::tile_configuration(held) {
             self.registers.set_init(component);
@@ -231,16 +309,33 @@ impl Cpu {
             let value = u64::from_le_bytes(*bndcfgu);
             *to_bndcfgu = legal::bound_configuration(value, &self.machine).to_le_bytes();
             to_bndstatus.copy_from_slice(bndstatus);
-        } else if i == LBR && held.len() >= LBR_DEPTH.end {
-            // IA32_LBR_DEPTH is saved but never restored (Vol. 3, Last Branch
-            // Records: XSAVE support).
-            to[..LBR_DEPTH.start].copy_from_slice(&held[..LBR_DEPTH.start]);
-            to[LBR_DEPTH.end..].copy_from_slice(&held[LBR_DEPTH.end..]);
         } else {
-            to.copy_from_slice(held);
+            // IA32_LBR_DEPTH is saved and never restored; with another depth in
+            // the area all triples become zero (13.5.12).
+            let depth: Vec<u8> = to.get(LBR_DEPTH).map(<[u8]>::to_vec).unwrap_or_default();
+            to[..loaded.len()].copy_from_slice(loaded);
+            if i == LBR {
+                if !same_depth {
+                    to[loaded.len()..].fill(0);
+                }
+                if let Some(there) = to.get_mut(LBR_DEPTH) {
+                    there.copy_from_slice(&depth);
+                }
+            }
+        }
+        // Last of all, see `load`.
+        if i == PT
+            && let Some(control) = to.first_mut()
+        {
+            *control &= !TRACE_EN;
         }
         Ok(())
     }
+}
+
+/// 13.5.12: whether the area has the depth that the register has.
+fn same_depth(held: &[u8], registers: &[u8]) -> bool {
+    held.get(LBR_DEPTH) == registers.get(LBR_DEPTH)
 }
 
 /// `N` bytes of the area.

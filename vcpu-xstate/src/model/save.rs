@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::fault::{Fault, Reason};
-use super::registers::{LBR, MXCSR_INIT, UINTR, X87};
-use super::{Cpu, RestoredFrom};
+use super::registers::{LBR, MXCSR_INIT, PT, UINTR, X87, lbr_end};
+use super::{Cpu, Registers, RestoredFrom};
 
 const XSTATE_BV: usize = 512;
 const COMPACTED: u64 = 1 << 63;
@@ -74,7 +74,9 @@ impl Cpu {
     }
 
     /// XSAVES64; as [`xsave`](Self::xsave). Clears UINV and the enables of
-    /// trace and branch records once they are saved (13.5.6, 13.5.11, 13.5.12).
+    /// trace and branch records once they are saved (13.5.6, 13.5.11). 13.5.12
+    /// is silent about the branch records' enable: it goes here, so that a host
+    /// shows that takes what it saved for still live.
     ///
     /// # Errors
     /// The exception; nothing is written.
@@ -89,7 +91,7 @@ impl Cpu {
         self.save(kind, address, memory, mask)?;
         let saved = mask & (self.xcr0 | self.xss);
         // IA32_RTIT_CTL.TraceEn, UINV, IA32_LBR_CTL.LBREn.
-        self.clear_live(saved, 8, 0, 1);
+        self.clear_live(saved, PT, 0, 1);
         self.clear_live(saved, UINTR, 20, 0xff);
         self.clear_live(saved, LBR, 0, 1);
         Ok(())
@@ -133,10 +135,11 @@ impl Cpu {
             let Some(offset) = offset else {
                 continue;
             };
-            let mut bytes = self.registers.extended(i.into()).to_vec();
-            if init_by_xfd & 1 << i != 0 {
-                bytes.fill(0);
-            }
+            let bytes = if init_by_xfd & 1 << i != 0 {
+                Registers::init(&self.machine).extended(i.into()).to_vec()
+            } else {
+                self.saved_bytes(i)
+            };
             pieces.push(Piece { offset, bytes });
         }
         let header = if kind.compacted {
@@ -157,6 +160,7 @@ impl Cpu {
         // 13.13: faults come before anything is written.
         for piece in &pieces {
             let end = piece.offset + piece.bytes.len() as u64;
+            self.check_address(address.wrapping_add(end - 1))?;
             if end > memory.len() as u64 {
                 return Err(Reason::Outside(piece.offset.max(memory.len() as u64)));
             }
@@ -166,6 +170,19 @@ impl Cpu {
             memory[start..start + piece.bytes.len()].copy_from_slice(&piece.bytes);
         }
         Ok(())
+    }
+
+    /// What a save writes of a component of the extended region: its registers.
+    /// Of LBR state those that IA32_LBR_DEPTH counts (13.5.12), of PT and UINTR
+    /// state the reserved portions too, as zeros (13.5.6, 13.5.11).
+    fn saved_bytes(&self, i: u8) -> Vec<u8> {
+        let mut bytes = self.registers.extended(i.into()).to_vec();
+        match usize::from(i) {
+            LBR => bytes.truncate(lbr_end(&bytes)),
+            PT | UINTR => bytes.resize(self.room(i), 0),
+            _ => {}
+        }
+        bytes
     }
 
     /// x87, XMM, and MXCSR with its mask: in the compacted form part of SSE
@@ -217,7 +234,7 @@ impl Cpu {
                 })
     }
 
-    fn clear_live(&mut self, saved: u64, i: usize, at: usize, bits: u8) {
+    pub(super) fn clear_live(&mut self, saved: u64, i: usize, at: usize, bits: u8) {
         if saved & 1 << i == 0 {
             return;
         }
@@ -227,6 +244,14 @@ impl Cpu {
             *byte &= !bits;
             self.modified |= 1 << i;
         }
+    }
+
+    /// How many bytes the machine gives a component: its registers and, in some,
+    /// a reserved portion behind them.
+    pub(super) fn room(&self, i: u8) -> usize {
+        let component = crate::component::ComponentIndex::new(i);
+        let size = component.and_then(|component| self.machine.size(component));
+        size.map_or(0, |size| size as usize)
     }
 
     pub(super) fn offset_standard(&self, i: u8) -> Option<u64> {

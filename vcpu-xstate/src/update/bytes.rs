@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::XsaveHeader;
-use crate::image::{Image, payload};
+use crate::image::{Image, LBR_DEPTH, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
 use crate::mutants::rule;
@@ -37,9 +37,9 @@ impl WorkingCopy {
     }
 
     /// What `image` holds of the component; INIT values where it holds none.
-    pub fn of(image: &Image<'_>, component: ComponentIndex, len: usize) -> Self {
+    pub fn of(image: &Image<'_>, component: ComponentIndex, limits: &Limits, len: usize) -> Self {
         let mut copy = Self::new(len);
-        read(image, component, copy.get_mut());
+        read(image, component, limits, copy.get_mut());
         copy
     }
 
@@ -67,8 +67,26 @@ pub fn len(geometry: &Geometry, component: ComponentIndex) -> Option<usize> {
     }
 }
 
+/// Makes `out` the initial configuration of a component of the extended region
+/// on a machine with these limits.
+pub fn init(component: ComponentIndex, limits: &Limits, out: &mut [u8]) {
+    out.fill(0);
+    if let Some(word) = out.first_chunk_mut() {
+        *word = component.init_word().to_le_bytes();
+    }
+    if component == ComponentIndex::LBR
+        && let Some(depth) = out.get_mut(LBR_DEPTH)
+        && rule!("update-init-depth")
+    {
+        // Branch records are INIT with any depth, but with another than the
+        // register's XRSTORS would drop what is written to them (SDM Vol. 1,
+        // 13.5.12): the one that the machine comes up with.
+        depth.copy_from_slice(&u64::from(limits.lbr_depth).to_le_bytes());
+    }
+}
+
 /// Copies the component to `out`, which is zero and as long as [`len`] says.
-pub fn read(image: &Image<'_>, component: ComponentIndex, out: &mut [u8]) {
+pub fn read(image: &Image<'_>, component: ComponentIndex, limits: &Limits, out: &mut [u8]) {
     let legacy = image.legacy();
     let held = image.xstate_bv().has(component) || !rule!("init-is-never-read");
     match component {
@@ -92,11 +110,10 @@ pub fn read(image: &Image<'_>, component: ComponentIndex, out: &mut [u8]) {
             };
             mxcsr.copy_from_slice(&value.to_le_bytes());
         }
-        _ => {
-            if let Some((_, bytes)) = image.held().find(|(one, _)| *one == component) {
-                out.copy_from_slice(bytes);
-            }
-        }
+        _ => match image.held().find(|(one, _)| *one == component) {
+            Some((_, bytes)) => out.copy_from_slice(bytes),
+            None => init(component, limits, out),
+        },
     }
 }
 

@@ -66,13 +66,13 @@ pub fn begin_image<'a>(
     }
     let (mut copy, mut large) = (WorkingCopy::new(len), None);
     if len <= COPY_BYTES {
-        bytes::read(&view, component, copy.get_mut());
+        bytes::read(&view, component, limits, copy.get_mut());
     } else {
         let mut all = Vec::new();
         all.try_reserve_exact(len)
             .map_err(|_| UpdateError::NeedsMemory(OutOfMemory { bytes: len }))?;
         all.resize(len, 0);
-        bytes::read(&view, component, &mut all);
+        bytes::read(&view, component, limits, &mut all);
         large = Some(all);
     }
     Ok(ImageUpdate {
@@ -126,7 +126,8 @@ fn no_image(image: &[u8], geometry: &Geometry, form: Form) -> UpdateError {
 /// # let mut geometry = Geometry::new();
 /// # geometry.insert(ComponentIndex::PKRU, facts).unwrap();
 /// # let limits = Limits { mxcsr_mask: 0xffff, linear_address_bits: 48,
-/// #     shadow_stacks: false, branch_tracking: false };
+/// #     shadow_stacks: false, branch_tracking: false, lbr_control: 0, lbr_info: 0,
+/// #     lbr_depth: 0 };
 /// // A standard image with everything INIT, as KVM_GET_XSAVE2 may give it.
 /// let mut image = vec![0; 2696];
 /// image[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes()); // MXCSR

@@ -87,7 +87,7 @@ impl VcpuXstate {
                 cpu.save(self);
             }
             let image = self.area.image(cpu.host().geometry());
-            copy = WorkingCopy::of(&image, V::COMPONENT, len);
+            copy = WorkingCopy::of(&image, V::COMPONENT, &cpu.host().limits(), len);
         }
         Ok(V::read(copy.get()))
     }
@@ -136,18 +136,25 @@ impl<H: Hardware, M: AreaMemory> VcpuUpdate<'_, H, M> {
         if rule!("update-saves-first") {
             self.cpu.save(self.vcpu);
         }
-        let geometry = self.cpu.host().geometry();
+        let (geometry, limits) = (self.cpu.host().geometry(), self.cpu.host().limits());
         let area = &self.vcpu.area;
         let mask = self.vcpu.policy.area(self.accum());
         self.place = bytes::place(geometry, area.format(), mask, component);
         if mask == area.mask() && len <= COPY_BYTES {
-            self.copy = WorkingCopy::of(&area.image(geometry), component, len);
+            self.copy = WorkingCopy::of(&area.image(geometry), component, &limits, len);
             return Ok(());
         }
-        // What is INIT is zero in it, as all memory for areas is.
-        let second = area
+        // What is INIT is zero in it, as all memory for areas is, unless its
+        // initial configuration is another.
+        let mut second = area
             .relaid(geometry, mask, self.memory)
             .map_err(UpdateError::NeedsMemory)?;
+        if let Some(place) = self.place
+            && ComponentSet::INIT_NOT_ZERO.has(component)
+            && !second.image(geometry).xstate_bv().has(component)
+        {
+            bytes::init(component, &limits, &mut second.bytes_mut()[payload(place)]);
+        }
         self.second = Some(second);
         Ok(())
     }

@@ -73,6 +73,7 @@ fn rules(reason: Reason) -> &'static [&'static str] {
         R::Mxcsr(_) => &["mxcsr"],
         R::NonCanonical(..) => &["component-address"],
         R::ReservedValue(..) => &["component-reserved", "cet-tracker", "lbr-depth"],
+        R::ReservedPortion(..) => &["component-reserved"],
         R::Outside(_) => &["image-too-short", "image-length"],
         // What only a broken host could meet.
         _ => &[],
@@ -388,7 +389,11 @@ fn validate_and_the_processor_judge_the_same() {
                 if let Some(component) = contents(rejection)
                     && sample.host.host.instructions().xsavec
                 {
-                    let ours = [ComponentIndex::BNDCSR, ComponentIndex::TILECFG];
+                    let ours = [
+                        ComponentIndex::BNDCSR,
+                        ComponentIndex::LBR,
+                        ComponentIndex::TILECFG,
+                    ];
                     prop_assert!(ours.contains(&component), "{rejection}");
                     count(&format!("mended {component}"));
                 }

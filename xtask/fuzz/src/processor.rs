@@ -56,6 +56,7 @@ fn switch(cpu: &mut Cpu, machine: &Machine, image: &Image<'_>) -> Vec<u8> {
     if offered.has(ComponentIndex::UINTR) {
         cpu.registers_mut().set_init(ComponentIndex::UINTR);
     }
+    switch_lbr_depth(cpu, image);
     let mut area = vec![0xcc; geometry.image_size(form, offered)];
     let target = Target {
         geometry,
@@ -78,24 +79,19 @@ fn switch(cpu: &mut Cpu, machine: &Machine, image: &Image<'_>) -> Vec<u8> {
         _ => cpu.xsave(ADDRESS + 0x10000, &mut saved, all),
     }
     .expect("the host's own save");
-    forget_lbr_depth(&mut saved, geometry, form);
     let saved = Image::new(&saved, geometry, form).expect("what a processor wrote");
     canonical(&saved, geometry)
 }
 
-/// Zeroes IA32_LBR_DEPTH in an image: it is saved and never restored (SDM
-/// Vol. 3, Last Branch Records, XSAVES support), so registers do not keep it.
-pub fn forget_lbr_depth(bytes: &mut [u8], geometry: &Geometry, form: Form) {
-    let held = Image::new(bytes, geometry, form).map(|image| image.xstate_bv());
-    let Some(held) = held.filter(|held| held.has(ComponentIndex::LBR)) else {
-        return;
-    };
-    let xcomp_bv = bytes[520..528].try_into().map_or(0, u64::from_le_bytes);
-    let layout = ComponentSet::from_bits_retain(xcomp_bv).union(held);
-    for place in geometry.placements(form, layout) {
-        if place.component == ComponentIndex::LBR {
-            bytes[place.range()][8..16].fill(0);
-        }
+/// Gives IA32_LBR_DEPTH the value of the image, as whoever permits branch
+/// records must: XRSTORS does not load it, and clears the records where it is
+/// another (SDM Vol. 1, 13.5.12).
+fn switch_lbr_depth(cpu: &mut Cpu, image: &Image<'_>) {
+    let lbr = image.held().find(|(held, _)| *held == ComponentIndex::LBR);
+    let depth = lbr.and_then(|(_, bytes)| bytes.get(8..16));
+    let there = cpu.registers_mut().component_mut(ComponentIndex::LBR);
+    if let (Some(depth), Some(there)) = (depth, there.get_mut(8..16)) {
+        there.copy_from_slice(depth);
     }
 }
 

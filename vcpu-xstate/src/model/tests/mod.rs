@@ -56,7 +56,7 @@ pub(super) fn everything(leaf: u32, subleaf: u32) -> CpuidResult {
             .map_or((0, 0, 0, 0), |(_, size, offset, ecx)| {
                 (*size, *offset, *ecx, 0)
             }),
-        (0x1c, 0) => (0xf, 0, 0, 0),
+        (0x1c, 0) => (0xf, 7, 0, 0),
         (0x8000_0000, _) => (0x8000_0008, 0, 0, 0),
         (0x8000_0008, _) => (48 << 8, 1 << 2, 0, 0),
         _ => (0, 0, 0, 0),

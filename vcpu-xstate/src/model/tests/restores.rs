@@ -220,6 +220,145 @@ fn the_depth_of_the_branch_records_is_not_restored() {
     assert_eq!((word(lbr, 8), word(lbr, 16)), (32, 0x1000));
 }
 
+/// 13.5.12: with the depth that the register has, the area's first D triples are
+/// loaded and the others left; with another depth CTL and LER are, all 32 triples
+/// become zero, and XINUSE\[15\] is not modified.
+#[test]
+fn another_depth_clears_the_records() {
+    let lbr = component(15);
+    let words = |value: u64, count| value.to_le_bytes().repeat(count);
+    let restored = |live: u64, depth: u64| {
+        let mut cpu = cpu();
+        let mut registers = words(0x1000, 101);
+        put(&mut registers, 8, &live.to_le_bytes());
+        let there = cpu.registers_mut().component_mut(lbr);
+        there.copy_from_slice(&registers);
+        let mut area = area(lbr.bit(), C | lbr.bit());
+        put(&mut area, 576, &words(0x2000, 101));
+        put(&mut area, 576, &9_u64.to_le_bytes());
+        put(&mut area, 584, &depth.to_le_bytes());
+        cpu.xrstors(AT, &area, u64::MAX).unwrap();
+        let held = cpu.registers().component(lbr);
+        assert_eq!((word(held, 0), word(held, 8)), (9, live), "{live} {depth}");
+        assert_eq!(held[16..40], words(0x2000, 3), "LER");
+        held[40..].to_vec()
+    };
+    for live in [8, 16, 32] {
+        let loaded = 3 * live as usize;
+        let expected = [words(0x2000, loaded), words(0x1000, 96 - loaded)];
+        assert_eq!(restored(live, live), expected.concat(), "{live}");
+        for other in [8, 16, 32, 64].into_iter().filter(|depth| *depth != live) {
+            assert_eq!(restored(live, other), [0; 768], "{live} {other}");
+        }
+    }
+    // A triple that is not loaded cannot fault either.
+    let mut cpu = cpu();
+    let mut area = area(lbr.bit(), C | lbr.bit());
+    area[584] = 8;
+    put(&mut area, 616, &(1_u64 << 47).to_le_bytes());
+    cpu.xrstors(AT, &area, u64::MAX).unwrap();
+    area[584] = 32;
+    assert!(cpu.xrstors(AT, &area, u64::MAX).is_err());
+    // XINUSE, where restores decide it.
+    for (depth, in_use) in [(8, 0), (32, lbr.bit())] {
+        let mut cpu = Cpu::new(Machine::read(&everything, 0), InitTracking::AsRestored);
+        cpu.wrmsr(0xda0, lbr.bit()).unwrap();
+        let mut area = super::area(lbr.bit(), C | lbr.bit());
+        area[584] = depth;
+        cpu.xrstors(AT, &area, u64::MAX).unwrap();
+        assert_eq!(cpu.xinuse() & lbr.bit(), in_use, "{depth}");
+    }
+}
+
+/// 13.6: HDC state is INIT if IA32_PM_CTL1 is 1, HWP state if IA32_HWP_REQUEST
+/// is 8000FF01H; neither is at zero.
+#[test]
+fn hdc_and_hwp_have_init_values() {
+    for (index, init) in [(13, 1_u64), (16, 0x8000_ff01)] {
+        let component = component(index);
+        let bit = component.bit();
+        let mut cpu = cpu();
+        let value = |cpu: &Cpu| word(cpu.registers().component(component), 0);
+        assert_eq!(value(&cpu), init, "after reset");
+        assert_eq!(cpu.xinuse() & bit, 0);
+        // Zero is state: XSAVES writes it, XRSTORS brings it back.
+        cpu.put(component, &[0; 8]);
+        assert_eq!(cpu.xinuse() & bit, bit);
+        let mut area = area(0, 0);
+        cpu.xsaves(AT, &mut area, bit).unwrap();
+        assert_eq!((word(&area, 512), word(&area, 576)), (bit, 0));
+        // XSTATE_BV clear gives the initial configuration.
+        cpu.xrstors(AT, &super::area(0, C), u64::MAX).unwrap();
+        assert_eq!((value(&cpu), cpu.xinuse() & bit), (init, 0));
+        cpu.xrstors(AT, &area, bit).unwrap();
+        assert_eq!((value(&cpu), cpu.xinuse() & bit), (0, bit));
+        cpu.put_pattern(component, 7);
+        assert!(!cpu.registers().is_init(component));
+    }
+}
+
+/// 13.5.6: XRSTORS that would restore or initialize PT state while TraceEn is 1
+/// is #GP before PT state is modified; and a fault comes before TraceEn is,
+/// even if other PT state was loaded.
+#[test]
+fn trace_enabled_refuses_xrstors() {
+    let pt = component(8);
+    let mut traced = [0; 72];
+    (traced[0], traced[16]) = (9, 0x80);
+    for xstate_bv in [0, pt.bit()] {
+        let mut cpu = cpu();
+        cpu.put(pt, &traced);
+        let area = area(xstate_bv, C | pt.bit());
+        let fault = cpu.xrstors(AT, &area, u64::MAX).unwrap_err();
+        assert_eq!(fault, Reason::TraceEnabled.into());
+        assert_eq!(cpu.registers().component(pt), traced);
+        // Without PT in RFBM, tracing goes on.
+        cpu.xrstors(AT, &area, !pt.bit()).unwrap();
+        // XSAVES ends it.
+        cpu.xsaves(AT, &mut super::area(0, 0), pt.bit()).unwrap();
+        cpu.xrstors(AT, &area, u64::MAX).unwrap();
+    }
+    // PT loaded, CET_U refused.
+    let mut cpu = cpu();
+    let mut area = area(0x900, C | 0x900);
+    put(&mut area, 576, &traced);
+    put(&mut area, 704 + 8, &[1]);
+    assert!(cpu.xrstors(AT, &area, u64::MAX).is_err());
+    traced[0] = 8;
+    assert_eq!(cpu.registers().component(pt), traced);
+    cpu.xrstors(AT, &area, pt.bit()).unwrap();
+    assert_eq!(cpu.registers().component(pt)[0], 9);
+}
+
+/// 13.5.11: XRSTORS that faults after it has loaded UINTR state clears UINV, and
+/// need not clear more.
+#[test]
+fn uinv_goes_with_a_later_fault() {
+    let uintr = component(14);
+    let mut cpu = cpu();
+    let mut area = area(0xc000, C | 0xc000);
+    put(
+        &mut area,
+        576 + 16,
+        &0x8000_00ec_0000_0007_u64.to_le_bytes(),
+    );
+    put(&mut area, 624, &0x10_u64.to_le_bytes());
+    let fault = cpu.xrstors(AT, &area, u64::MAX).unwrap_err();
+    assert_eq!(fault.reason, Reason::ReservedValue(component(15), 0x10));
+    let misc = word(cpu.registers().component(uintr), 16);
+    assert_eq!(misc, 0x8000_0000_0000_0007);
+    // The next restore does not find it live.
+    put(&mut area, 624, &[0]);
+    cpu.xrstors(AT, &area, u64::MAX).unwrap();
+    assert_eq!(cpu.registers().component(uintr)[20], 0xec);
+    // A fault before UINTR state leaves what was live.
+    put(&mut area, 24, &u32::MAX.to_le_bytes());
+    put(&mut area, 512, &0xc002_u64.to_le_bytes());
+    put(&mut area, 520, &(C | 0xc002).to_le_bytes());
+    assert!(cpu.xrstors(AT, &area, u64::MAX).is_err());
+    assert_eq!(cpu.registers().component(uintr)[20], 0xec);
+}
+
 /// XSA-52: where CPUID Fn8000_0008_EBX RstrFpErrPtrs is clear, FOP, FIP and FDP
 /// of the last owner stay unless an exception is pending.
 #[test]

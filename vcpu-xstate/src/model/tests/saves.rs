@@ -194,6 +194,39 @@ fn xsaves_changes_live_state() {
     assert_eq!(cpu.registers().component(component(14)), uintr);
 }
 
+/// 13.5.12: of the triples XSAVES saves as many as IA32_LBR_DEPTH says.
+#[test]
+fn xsaves_writes_as_many_records_as_there_are() {
+    for (depth, end) in [(8_u64, 576 + 40 + 8 * 24), (32, 576 + 808)] {
+        let mut cpu = cpu();
+        let mut lbr = vec![0x11; 808];
+        put(&mut lbr, 8, &depth.to_le_bytes());
+        cpu.put(component(15), &lbr);
+        let mut area = blank();
+        cpu.xsaves(AT, &mut area, 1 << 15).unwrap();
+        assert_eq!(written(&area), [(512, 528), (576, end)], "{depth}");
+    }
+}
+
+/// 13.5.6, 13.5.11: XSAVES saves zeros in the reserved portions of PT and UINTR
+/// state.
+#[test]
+fn xsaves_clears_the_tails_of_pt_and_uintr() {
+    let mut cpu = cpu_without(|leaf, subleaf, r| {
+        if (leaf, subleaf) == (0xd, 14) {
+            r.eax = 64;
+        }
+    });
+    cpu.wrmsr(0xda0, 0x4100).unwrap();
+    cpu.put_pattern(component(8), 1);
+    cpu.put_pattern(component(14), 1);
+    let mut area = blank();
+    cpu.xsaves(AT, &mut area, 0x4100).unwrap();
+    assert_eq!(area[576 + 72..704], [0; 56]);
+    assert_eq!(area[704 + 48..768], [0; 16]);
+    assert_eq!(written(&area), [(512, 528), (576, 768)]);
+}
+
 /// 13.14: a component under XFD is saved as if INIT: not marked, and XSAVE
 /// writes its initial configuration.
 #[test]
