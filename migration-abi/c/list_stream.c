@@ -160,8 +160,13 @@ int main(int argc, char **argv)
             printf("%3" PRIu32 " ", frame.sequence);
             right = print_record(&frame);
         }
-        if (!right)
+        if (!right && !ferror(file))
             fprintf(stderr, "a frame is short, damaged or unknown\n");
+    }
+    if (ferror(file)) {
+        perror(argv[1]);
+        fclose(file);
+        return 2;
     }
     fclose(file);
     return right ? 0 : 1;

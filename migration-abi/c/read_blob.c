@@ -1,5 +1,5 @@
-/* Reads an extended-state blob, checks all that the format says, and prints
- * what is in it. Needs a C11 compiler and a little-endian machine:
+/* Reads an extended-state blob, checks all that the format says and that its
+ * components lie in its image, and prints what is in it. Needs a C11 compiler and a little-endian machine:
  *
  *     cc -std=c11 -Wall -Wextra -pedantic -o read_blob read_blob.c
  *     ./read_blob blob.bin
@@ -168,6 +168,42 @@ static bool read_blob(struct blob *blob)
     return true;
 }
 
+/* Where a component begins that is not in the legacy region, and the next one
+ * after it: SDM Vol. 1, 13.4.3, by the directory's sizes. 63 sizes of 32 bits
+ * do not overflow 64. */
+static uint64_t place(const struct xferry_blob_entry *entry, uint64_t *next)
+{
+    uint64_t at = *next;
+    if (entry->flags & XFERRY_ENTRY_ALIGN64)
+        at = (at + 63) / 64 * 64;
+    *next = at + entry->size;
+    return at;
+}
+
+/* Whether every component lies within the image: without this, no byte of one
+ * may be read. The format leaves it to whoever takes the state. */
+static bool check_components(const struct blob *blob)
+{
+    uint64_t layout = blob->header.xcomp_bv;
+    uint64_t xstate_bv = u64_at(blob->image + XFERRY_IMAGE_XSTATE_BV);
+    if (!(layout & XFERRY_XCOMP_COMPACTED))
+        return broken("xcomp-bv-bit-63", FIELD(xcomp_bv));
+    layout &= ~XFERRY_XCOMP_COMPACTED;
+    if (layout & ~blob->header.xstate_mask)
+        return broken("xcomp-bv-policy", FIELD(xcomp_bv));
+    if (xstate_bv & ~layout)
+        return broken("xstate-bv-xcomp-bv", blob->image + XFERRY_IMAGE_XSTATE_BV);
+    uint64_t end = XFERRY_IMAGE_EXTENDED;
+    for (unsigned i = 0; i < blob->header.dir_entries; i++) {
+        struct xferry_blob_entry entry = entry_at(blob, i);
+        if (entry.index >= 2 && layout >> entry.index & 1)
+            place(&entry, &end);
+    }
+    if (end != blob->header.image_len)
+        return broken("image-length", FIELD(image_len));
+    return true;
+}
+
 /* Names of the components that have one; the format needs none of them. */
 static const char *name(uint32_t index)
 {
@@ -192,25 +228,20 @@ static void print_registers(const struct xferry_blob_header *h)
     printf("xcomp_bv 0x%" PRIx64 "\n", h->xcomp_bv);
 }
 
-/* Where each component is: SDM Vol. 1, 13.4.3, by the directory's sizes. */
+/* Where each component is. */
 static void print_components(const struct blob *blob)
 {
     uint64_t xstate_bv = u64_at(blob->image + XFERRY_IMAGE_XSTATE_BV);
-    size_t next = XFERRY_IMAGE_EXTENDED;
+    uint64_t next = XFERRY_IMAGE_EXTENDED;
     for (unsigned i = 0; i < blob->header.dir_entries; i++) {
         struct xferry_blob_entry entry = entry_at(blob, i);
         bool there = entry.index < 2 || blob->header.xcomp_bv >> entry.index & 1;
         bool held = xstate_bv >> entry.index & 1;
         printf("%2" PRIu32 " %-9s %5" PRIu32 " bytes", entry.index, name(entry.index), entry.size);
         if (there) {
-            size_t at = entry.standard_offset; /* the legacy region is the same in both forms */
-            if (entry.index >= 2) {
-                if (entry.flags & XFERRY_ENTRY_ALIGN64)
-                    next = (next + 63) / 64 * 64;
-                at = next;
-                next += entry.size;
-            }
-            printf(" at %5zu %s\n", at, held ? "held" : "INIT");
+            /* The legacy region is the same in both forms. */
+            uint64_t at = entry.index < 2 ? entry.standard_offset : place(&entry, &next);
+            printf(" at %5" PRIu64 " %s\n", at, held ? "held" : "INIT");
         } else {
             printf(" not in the image: INIT\n");
         }
@@ -220,7 +251,7 @@ static void print_components(const struct blob *blob)
     if (xstate_bv & 2)
         memcpy(&mxcsr, bytes + blob->image + XFERRY_IMAGE_MXCSR, sizeof mxcsr);
     printf("mxcsr 0x%" PRIx32 "\n", mxcsr);
-    printf("image %" PRIu32 " bytes at %zu, components end at %zu\n", blob->header.image_len,
+    printf("image %" PRIu32 " bytes at %zu, components end at %" PRIu64 "\n", blob->header.image_len,
            blob->image, next);
 }
 
@@ -237,10 +268,15 @@ int main(int argc, char **argv)
     }
     /* One byte more than the largest: what is longer breaks a length. */
     length = fread(bytes, 1, sizeof bytes, file);
+    if (ferror(file)) {
+        perror(argv[1]);
+        fclose(file);
+        return 2;
+    }
     fclose(file);
 
     struct blob blob = {.crc = false};
-    if (!read_blob(&blob))
+    if (!read_blob(&blob) || !check_components(&blob))
         return 1;
     print_registers(&blob.header);
     print_components(&blob);

@@ -8,7 +8,8 @@
  * socket need not be aligned); elsewhere each field must be converted.
  *
  * Nothing that came over a wire may be believed: check every length before
- * what it measures is read. read_blob.c does all of it for the blob.
+ * what it measures is read, and before a component's bytes are read, that they
+ * lie in the image. read_blob.c does all of it for the blob.
  */
 #ifndef XFERRY_MIGRATION_H
 #define XFERRY_MIGRATION_H

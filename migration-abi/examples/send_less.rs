@@ -110,8 +110,8 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
         let xcr0 = Some(host.user().bits());
         let blob = send(&buffer, Xcrs { xcr0 }, &host, &policy)?;
         let (back, xcr0) = receive(&blob, buffer.len(), &host, &policy)?;
-        // The same registers. (XSTATE_BV also says that PKRU is 0: KVMs before
-        // Linux 6.2 would keep the old one otherwise.)
+        // The same registers. (XSTATE_BV also says that PKRU is 0: KVM
+        // would keep the old one otherwise.)
         let same = back[576..] == buffer[576..] && back[..512] == buffer[..512];
         let verdict = if same { "the same" } else { "something else" };
         writeln!(

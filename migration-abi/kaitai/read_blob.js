@@ -3,8 +3,15 @@
 //     npm install kaitai-struct-compiler kaitai-struct js-yaml
 //     NODE_PATH=node_modules node read_blob.js blob.bin
 //
-// A blob that the description refuses prints {"refused": why} in its place.
+// A blob that the description refuses, or whose components do not lie in its
+// image, prints {"refused": why} in its place, and the exit status is 1.
 "use strict";
+
+const files = process.argv.slice(2);
+if (files.length === 0) {
+  console.error("usage: read_blob.js FILE...");
+  process.exit(2);
+}
 
 const fs = require("fs");
 const path = require("path");
@@ -15,6 +22,19 @@ const KaitaiStream = require("kaitai-struct/KaitaiStream");
 
 const hex = (mask) =>
   "0x" + ((BigInt(mask.hi) << 32n) | BigInt(mask.lo)).toString(16);
+
+const hex32 = (value) => "0x" + value.toString(16);
+
+// Before any byte of a component is read; the rules' names are the book's.
+function check(blob) {
+  if (!blob.layoutDescribed)
+    throw new Error("xcomp-bv-policy: the image is laid out for what the directory has not");
+  if (!blob.heldLaidOut)
+    throw new Error("xstate-bv-xcomp-bv: the image holds what it is not laid out for");
+  if (blob.componentsEnd !== blob.header.imageLen)
+    throw new Error(
+      `image-length: components end at ${blob.componentsEnd}, the image at ${blob.header.imageLen}`);
+}
 
 // The compiled parser, without a file of its own.
 async function load() {
@@ -34,10 +54,11 @@ function read(parser, file) {
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length);
   const blob = new parser(new KaitaiStream(buffer));
   const header = blob.header;
+  check(blob);
   return {
     version: header.version,
     total_len: header.totalLen,
-    incompatible: header.incompatible,
+    incompatible: hex32(header.incompatible),
     xstate_mask: hex(header.xstateMask),
     xcr0: hex(header.xcr0),
     xss: hex(header.xss),
@@ -47,14 +68,14 @@ function read(parser, file) {
     xcomp_bv: hex(header.xcompBv),
     image: {
       bytes: header.imageLen,
-      fcw: blob.image.fcw,
-      mxcsr: blob.image.mxcsr,
+      fcw: hex32(blob.image.fcw),
+      mxcsr: hex32(blob.image.mxcsr),
       xstate_bv: hex(blob.image.xstateBv),
       xcomp_bv: hex(blob.image.xcompBv),
     },
     directory: blob.directory.map((entry) => ({
       index: entry.index,
-      name: parser.Component[entry.index] || null,
+      name: (parser.Component[entry.index] || "").toLowerCase() || null,
       size: entry.lenState,
       supervisor: entry.supervisor,
       align64: entry.align64,
@@ -64,17 +85,18 @@ function read(parser, file) {
       held: entry.held,
       state: entry.state === undefined ? null : Buffer.from(entry.state).toString("hex"),
     })),
-    crc32c: blob.crc32c === undefined ? null : blob.crc32c,
+    crc32c: blob.crc32c === undefined ? null : hex32(blob.crc32c),
   };
 }
 
 load().then(({ parser }) => {
-  for (const file of process.argv.slice(2)) {
+  for (const file of files) {
     let said;
     try {
       said = read(parser, file);
     } catch (error) {
       said = { refused: String(error.message || error) };
+      process.exitCode = 1;
     }
     console.log(JSON.stringify(said));
   }

@@ -12,8 +12,9 @@ doc: |
   all before it.
 
   `docs/src/wire-blob.md` is the standard. This description checks magic,
-  version, flags and the bounds of lengths; the checksum and what the parts say
-  of each other it does not.
+  version, flags and the bounds of lengths; the checksum and the order of the
+  directory it does not. Whether the components lie in the image, the instance
+  `sound` says: read no `state` where it is false.
 
   Masks of components are read as two halves, because some of Kaitai's targets
   (JavaScript among them) have no exact 64-bit integers.
@@ -35,6 +36,24 @@ seq:
   - id: crc32c
     type: u4
     if: header.has_crc
+instances:
+  layout_described:
+    value: >-
+      (image.xcomp_bv.hi >> 31) & 1 == 1
+      and (image.xcomp_bv.lo & ~header.xstate_mask.lo) == 0
+      and (image.xcomp_bv.hi & 0x7fffffff & ~header.xstate_mask.hi) == 0
+    doc: Whether the image is compacted, and the directory has all that it is laid out for.
+  held_laid_out:
+    value: >-
+      (image.xstate_bv.lo & ~image.xcomp_bv.lo) == 0
+      and (image.xstate_bv.hi & ~(image.xcomp_bv.hi & 0x7fffffff)) == 0
+    doc: Whether the image is laid out for all that it holds.
+  components_end:
+    value: 'header.dir_entries == 0 ? 576 : directory[header.dir_entries - 1].end.as<u4>'
+    doc: Where the last component ends in the image.
+  sound:
+    value: layout_described and held_laid_out and components_end == header.image_len
+    doc: Whether every component lies in the image.
 types:
   mask:
     doc: A set of state components, one bit each.

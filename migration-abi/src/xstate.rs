@@ -14,7 +14,7 @@ use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters};
 use vcpu_xstate::layout::{ComponentFacts, Geometry, GeometryError};
 use vcpu_xstate::validate::{Claims, TrustedImage};
 
-use crate::blob::latest::{self, EntryFlags, Fields, Incompatible};
+use crate::blob::latest::{self, EntryFlags, Fields};
 use crate::blob::{Blob, BlobError, DirectoryEntry};
 use crate::legacy::kvm::{Xcrs, Xsave};
 use crate::legacy::xen::{HvmRecord, PvRecord};
@@ -28,6 +28,7 @@ const COMPACTED: u64 = 1 << 63;
 
 /// What a blob's header says of a vCPU with these claims.
 #[must_use]
+#[inline(always)]
 pub const fn fields(claims: &Claims, crc: bool) -> Fields {
     Fields {
         xstate_mask: claims.xstate_mask,
@@ -45,16 +46,21 @@ pub const fn fields(claims: &Claims, crc: bool) -> Fields {
 /// What a blob claims.
 #[must_use]
 pub const fn claims(blob: &Blob<'_>) -> Claims {
-    let header = blob.header();
+    claimed(&Fields::of(blob))
+}
+
+/// What a blob with these fields claims.
+#[inline(always)]
+const fn claimed(fields: &Fields) -> Claims {
     Claims {
-        xstate_mask: header.xstate_mask,
-        xcr0: header.xcr0,
-        xss: header.xss,
-        xfd: header.xfd,
-        xfd_err: header.xfd_err,
-        accum: header.accum,
-        xcomp_bv: header.xcomp_bv,
-        xsave: !blob.flags().contains(Incompatible::NO_XSAVE),
+        xstate_mask: fields.xstate_mask,
+        xcr0: fields.xcr0,
+        xss: fields.xss,
+        xfd: fields.xfd,
+        xfd_err: fields.xfd_err,
+        accum: fields.accum,
+        xcomp_bv: fields.xcomp_bv,
+        xsave: !fields.no_xsave,
     }
 }
 

@@ -58,6 +58,44 @@ fn golden_v1_reads_for_ever() {
     assert_eq!(bytes.len(), 96 + 9 * 16 + 2440 + 4);
 }
 
+/// The book's first row asked for 96 bytes, where 10 are, and magic and version come before.
+#[test]
+fn checks_come_in_the_books_order() {
+    let whole = samples::golden("blob-v1-sse.bin", &[]);
+    let mut later = whole.clone();
+    later[8] = 9;
+    let stop = |bytes: &[u8]| {
+        let error = blob::parse(bytes).expect_err("a stop");
+        (error.rule(), error.allowed)
+    };
+    let least = |bytes| ("blob-length", Allowed::AtLeast(bytes));
+    assert_eq!(stop(&[]), least(10));
+    assert_eq!(stop(&whole[..7]), least(10));
+    assert_eq!(stop(&[0; 9]).0, "blob-magic");
+    assert_eq!(stop(&whole[..9]), least(10));
+    assert_eq!(stop(&[0; 50]).0, "blob-magic");
+    assert_eq!(stop(&later[..10]).0, "blob-version");
+    assert_eq!(stop(&whole[..50]), least(96));
+    let total = Allowed::Exactly(whole.len() as u64);
+    assert_eq!(stop(&whole[..700]), ("blob-length", total));
+    // The table has a row for each stop, in this order.
+    let book = include_str!("../../docs/src/wire-blob.md");
+    let (_, table) = book.split_once("in this order").expect("the table");
+    let mut rest = table;
+    for row in [
+        "`blob-length` | at least 10",
+        "`blob-magic`",
+        "`blob-version`",
+        "`blob-length` | at least 96",
+        "`blob-incompatible`",
+        "`blob-total`",
+        "`blob-length` | exactly",
+        "`blob-crc`",
+    ] {
+        rest = rest.split_once(row).unwrap_or_else(|| panic!("{row}")).1;
+    }
+}
+
 /// The blob that a real machine could have written: one that has its layouts
 /// takes it, finds in use just what it holds, and would write the same bytes.
 #[test]

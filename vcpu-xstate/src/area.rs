@@ -132,7 +132,7 @@ impl Area {
     }
 
     /// Replaces the content by what `image` holds of `components`.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&mut self, geometry: &Geometry, image: &Image<'_>, components: ComponentSet) {
         let target = Target {
             geometry,
@@ -144,7 +144,7 @@ impl Area {
     }
 
     /// The image that it holds; `geometry` is the host's that it was made with.
-    #[inline]
+    #[inline(always)]
     pub fn image<'a>(&'a self, geometry: &'a Geometry) -> Image<'a> {
         let Some(image) = Image::new(self.bytes(), geometry, self.format) else {
             panic!("the image of an area is the host's own: {self:?}");
@@ -230,10 +230,12 @@ impl Area {
     }
 
     /// The image's bytes.
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer.as_slice().as_bytes()[..self.size_bytes]
     }
 
+    #[inline(always)]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer.as_mut_slice().as_mut_bytes()[..self.size_bytes]
     }

@@ -273,7 +273,7 @@ impl ComponentSet {
     }
 
     /// The component with the highest number.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn last(self) -> Option<ComponentIndex> {
         match self.0 & Self::ALL.0 {
             0 => None,

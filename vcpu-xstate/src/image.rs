@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 use crate::bytes::is_zero;
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::{COMPACTED, XsaveHeader};
-use crate::layout::{Form, Geometry, Offsets, PerComponent, Placement};
+use crate::layout::{self, Form, Geometry, Offsets, PerComponent, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
 use crate::mutants::rule;
 
@@ -30,23 +30,27 @@ impl<'a> Image<'a> {
     /// necessary, if the header holds what `geometry` does not know, or if it
     /// is of the other form. In the compacted form, XSTATE_BV beyond XCOMP_BV
     /// counts as such too.
-    #[inline]
+    #[inline(always)]
     pub fn new(bytes: &'a [u8], geometry: &'a Geometry, form: Form) -> Option<Self> {
         Self::without(bytes, geometry, form, ComponentSet::EMPTY)
     }
 
     /// The same, reading `dropped` as INIT. In the standard form, where nothing
     /// lies behind them, `geometry` need not know these components.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn without(
         bytes: &'a [u8],
         geometry: &'a Geometry,
         form: Form,
         dropped: ComponentSet,
     ) -> Option<Self> {
-        let (legacy, rest) = LegacyRegion::ref_from_prefix(bytes).ok()?;
-        let (header, _) = XsaveHeader::ref_from_prefix(rest).ok()?;
-        let xstate_bv = header.xstate_bv().difference(dropped);
+        let (legacy, header) = Self::head(bytes)?;
+        let held = if rule!("init-is-never-read") {
+            header.xstate_bv()
+        } else {
+            header.xstate_bv().union(header.layout())
+        };
+        let xstate_bv = held.difference(dropped);
         let layout = match (form, header.xcomp_bv()) {
             (Form::Standard, 0) => xstate_bv,
             // Not the host's own (Xen 9979547be5, Linux 4498601d1a).
@@ -75,12 +79,43 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// Legacy region and header, if the bytes are as many.
+    #[inline(always)]
+    pub(crate) fn head(bytes: &'a [u8]) -> Option<(&'a LegacyRegion, &'a XsaveHeader)> {
+        let (legacy, rest) = LegacyRegion::ref_from_prefix(bytes).ok()?;
+        let (header, _) = XsaveHeader::ref_from_prefix(rest).ok()?;
+        Some((legacy, header))
+    }
+
+    /// For whoever has judged a compacted image by all that [`new`](Self::new)
+    /// wants: no more than that the image says so. Bytes that are too few for
+    /// what it holds end in a panic when they are read.
+    #[inline(always)]
+    pub(crate) const fn judged(
+        bytes: &'a [u8],
+        legacy: &'a LegacyRegion,
+        geometry: &'a Geometry,
+        xstate_bv: ComponentSet,
+        layout: ComponentSet,
+    ) -> Self {
+        Self {
+            bytes,
+            legacy,
+            geometry,
+            form: Form::Compacted,
+            xstate_bv,
+            layout,
+        }
+    }
+
     /// The layout facts of the machine that the image is of.
+    #[inline(always)]
     pub const fn geometry(&self) -> &'a Geometry {
         self.geometry
     }
 
     /// XCOMP_BV of its header.
+    #[inline(always)]
     pub const fn xcomp_bv(&self) -> u64 {
         match self.form {
             Form::Standard => 0,
@@ -89,22 +124,26 @@ impl<'a> Image<'a> {
     }
 
     /// The components whose state the image holds.
+    #[inline(always)]
     pub const fn xstate_bv(&self) -> ComponentSet {
         self.xstate_bv
     }
 
     /// The components that have room: XCOMP_BV, or XSTATE_BV in the standard
     /// form, where the header does not say.
+    #[inline(always)]
     pub const fn layout(&self) -> ComponentSet {
         self.layout
     }
 
     /// The legacy region as it stands; x87 and XMM count only under XSTATE_BV.
+    #[inline(always)]
     pub const fn legacy(&self) -> &'a LegacyRegion {
         self.legacy
     }
 
     /// The MXCSR that a restore of this image gives.
+    #[inline(always)]
     pub fn mxcsr(&self) -> u32 {
         let standard = rule!("mxcsr-of-a-standard-image") && self.form == Form::Standard;
         let anyway = !rule!("mxcsr-of-a-compacted-image");
@@ -132,6 +171,7 @@ impl<'a> Image<'a> {
     }
 
     /// What is held of the extended region: each has a place, by `new`.
+    #[inline(always)]
     pub(crate) const fn extended(&self) -> ComponentSet {
         self.xstate_bv.difference(ComponentSet::LEGACY)
     }
@@ -143,17 +183,19 @@ impl<'a> Image<'a> {
     }
 
     /// The same as a table; `own` is room for one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn table<'t>(&'t self, own: &'t mut Option<PerComponent>) -> &'t PerComponent {
         self.geometry.table(self.form, self.layout, own)
     }
 
     /// Standard or compacted.
+    #[inline(always)]
     pub(crate) const fn form(&self) -> Form {
         self.form
     }
 
     /// All bytes that it was made of.
+    #[inline(always)]
     pub(crate) const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -162,7 +204,7 @@ impl<'a> Image<'a> {
     /// XINUSE, Intel keeps XINUSE\[PKRU\] set at 0 and XRSTORS sets it from
     /// XSTATE_BV, so the header alone says too much. Of a component without a
     /// name the header is all that there is to go by.
-    #[inline]
+    #[inline(always)]
     pub fn in_use(&self) -> ComponentSet {
         let mut used = ComponentSet::EMPTY;
         if self.xstate_bv.has(ComponentIndex::X87) && !self.legacy.x87_is_init() {
@@ -172,7 +214,15 @@ impl<'a> Image<'a> {
         if xmm || rule!("sse-in-use-by-mxcsr") && self.mxcsr() != MXCSR_INIT {
             used.insert(ComponentSet::only(ComponentIndex::SSE));
         }
-        for (component, bytes) in self.held() {
+        let extended = self.extended();
+        if extended.is_empty() {
+            return used;
+        }
+        let mut own = None;
+        let offsets = self.table(&mut own);
+        for component in extended {
+            let start = layout::offset(offsets, component);
+            let bytes = &self.bytes[start..start + self.geometry.state_bytes(component)];
             // What has no name has no known INIT value: zero may be a value.
             if !ComponentSet::NAMED.has(component) || !is_zero(bytes) || !rule!("init-by-content") {
                 used.insert(ComponentSet::only(component));

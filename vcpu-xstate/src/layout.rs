@@ -19,11 +19,13 @@
 
 mod difference;
 mod number;
+mod pieces;
 mod placements;
 mod tables;
 
 pub use difference::LayoutDifference;
 use number::Number;
+pub(crate) use pieces::Cut;
 pub use placements::Placements;
 use tables::Tables;
 pub(crate) use tables::{Offsets, PerComponent, offset};
@@ -270,7 +272,7 @@ impl Geometry {
     }
 
     /// The part of `mask` that has a place.
-    #[inline]
+    #[inline(always)]
     fn placed(&self, form: Form, mask: ComponentSet) -> ComponentSet {
         let nowhere = match form {
             Form::Standard => ComponentSet::LEGACY.union(self.supervisor),
@@ -280,10 +282,12 @@ impl Geometry {
     }
 
     /// Bytes of an image that holds `mask`; 576 at least.
-    #[inline]
+    #[inline(always)]
     pub fn image_size(&self, form: Form, mask: ComponentSet) -> usize {
-        let end = self.tables.end(form, self.placed(form, mask));
-        end.unwrap_or_else(|| self.walked_size(form, mask))
+        match self.tables.end(form, self.placed(form, mask)) {
+            Some(end) => end,
+            None => self.walked_size(form, mask),
+        }
     }
 
     #[cold]
@@ -304,7 +308,7 @@ impl Geometry {
     }
 
     /// The same as a table; `own` is room for one that is not kept here.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn table<'a>(
         &'a self,
         form: Form,
@@ -317,30 +321,36 @@ impl Geometry {
         }
     }
 
-    /// Where `held` ends if it lies in one piece with legacy region and header,
-    /// at the same places in two images, each of a form and a layout that has
-    /// `held`. `with_gaps` or only if there is no alignment within.
-    #[inline]
-    pub(crate) fn one_piece(
+    /// How `held` is copied, legacy region and header with it, from one image to
+    /// another, each of a form and a layout that has `held`. `None` where it is
+    /// more than two runs, or not known beforehand.
+    #[inline(always)]
+    pub(crate) fn cut(
         &self,
         held: ComponentSet,
-        images: [(Form, ComponentSet); 2],
-        with_gaps: bool,
-    ) -> Option<usize> {
-        let [one, other] = images;
-        let pieces = self.tables.pieces(one.0, other.0);
+        (form, layout): (Form, ComponentSet),
+        to: (Form, ComponentSet),
+    ) -> Option<Cut> {
+        let pieces = self.tables.pieces(form, to.0)?;
         // Only compacted images have their components where others let them.
         let placing = |(form, layout): (Form, ComponentSet)| match form {
             Form::Standard => ComponentSet::EMPTY,
             Form::Compacted => layout.intersection(self.known),
         };
-        pieces.end(held, placing(one).union(placing(other)), with_gaps)
+        let layouts = placing((form, layout)).union(placing(to));
+        pieces.cut(held, layouts, to.0 == Form::Compacted)
     }
 
     /// Size of a component of the extended region; 0 where it is not known.
     #[inline]
     pub(crate) const fn size_bytes(&self, component: ComponentIndex) -> usize {
         self.tables.size(component)
+    }
+
+    /// Bytes of it that the manuals define.
+    #[inline(always)]
+    pub(crate) const fn state_bytes(&self, component: ComponentIndex) -> usize {
+        self.tables.state_bytes(component)
     }
 
     /// Components that end in reserved bytes: their size is larger than what

@@ -50,6 +50,22 @@ const _: () = assert!(offset_of!(LegacyRegion, st) == 32);
 const _: () = assert!(offset_of!(LegacyRegion, xmm) == 160);
 const _: () = assert!(offset_of!(LegacyRegion, reserved1) == 416);
 
+/// The region in words: FCW, FSW, FTW, FOP in the first; FIP; FDP; MXCSR and
+/// MXCSR_MASK; two for each ST; two for each XMM; reserved.
+pub(crate) mod words {
+    use zerocopy::little_endian::U64;
+
+    pub(crate) type Words = [U64; 64];
+
+    /// Of the first word, everything but the reserved byte beside FTW.
+    pub(crate) const CONTROL: u64 = !0xff00_0000_0000;
+    pub(crate) const MXCSR: usize = 3;
+    pub(crate) const ST: usize = 4;
+    pub(crate) const XMM: core::ops::Range<usize> = 20..52;
+    /// Of an ST's second word, what belongs to its 80 bits.
+    pub(crate) const ST_HIGH: u64 = 0xffff;
+}
+
 impl LegacyRegion {
     /// What x87 and SSE hold in their initial configuration.
     pub const INIT: Self = Self {
@@ -67,17 +83,30 @@ impl LegacyRegion {
         reserved1: [0; 96],
     };
 
+    /// The region in words.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> &words::Words {
+        let Ok(words) = words::Words::ref_from_bytes(self.as_bytes()) else {
+            unreachable!("a legacy region has 512 bytes");
+        };
+        words
+    }
+
     /// Whether x87 holds its initial configuration, by content. Reserved bytes
     /// do not count.
+    #[inline(always)]
     pub fn x87_is_init(&self) -> bool {
-        let init = &Self::INIT;
-        self.fcw == init.fcw
-            && self.fsw == init.fsw
-            && self.ftw == init.ftw
-            && self.fop == init.fop
-            && self.fip == init.fip
-            && self.fdp == init.fdp
-            && self.st.iter().all(|st| st[..10] == [0; 10])
+        use words::{CONTROL, ST, ST_HIGH, XMM};
+        let words = self.words();
+        // Of x87 in use mostly the first word tells, FTW being in it.
+        if words[0].get() & CONTROL != FCW_INIT as u64 {
+            return false;
+        }
+        let (registers, _) = words[ST..XMM.start].as_chunks::<2>();
+        let pointers = words[1].get() | words[2].get();
+        registers.iter().fold(pointers, |all, st| {
+            all | st[0].get() | st[1].get() & ST_HIGH
+        }) == 0
     }
 
     /// Whether an x87 exception is pending: FSW.ES.
@@ -87,6 +116,7 @@ impl LegacyRegion {
 
     /// Whether every XMM register is zero. MXCSR is judged apart, because
     /// whether this region's MXCSR counts depends on the form of the image.
+    #[inline(always)]
     pub fn xmm_is_init(&self) -> bool {
         crate::bytes::is_zero(self.xmm.as_bytes())
     }

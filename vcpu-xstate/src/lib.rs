@@ -24,6 +24,7 @@ pub mod foreign;
 pub mod header;
 pub mod hw;
 pub mod image;
+mod judge;
 pub mod layout;
 pub mod legacy;
 pub mod masks;

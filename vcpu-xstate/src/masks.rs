@@ -23,6 +23,11 @@ pub struct XstatePolicy {
     /// Whether the guest has XSAVE at all. Without it, it still has x87 and
     /// SSE: a 576-byte image.
     pub xsave: bool,
+    /// Whether it has IA32_XFD, for what of `mask` that can disable
+    /// (CPUID.(0xD,1):EAX bit 4). Without it the guest's IA32_XFD and
+    /// IA32_XFD_ERR are 0 for ever; the hypervisor may still arm the
+    /// processor's.
+    pub xfd: bool,
 }
 
 /// What a guest can use without XCR0: x87 and SSE need CR4 only, PKRU is read
@@ -34,12 +39,14 @@ pub(crate) const WITHOUT_ASKING: ComponentSet = ComponentSet::LEGACY
 
 impl XstatePolicy {
     /// A policy over `mask`; `deferred` names what is deferred besides AVX-512
-    /// and AMX. x87 and SSE are added, bit 63 is dropped, and nothing that a
-    /// guest can use without asking is deferred.
-    pub const fn new(mask: ComponentSet, deferred: ComponentSet) -> Self {
+    /// and AMX. x87 and SSE are added, bit 63 is dropped and so are parts of
+    /// groups (TILECFG without TILEDATA, say: no XCR0 has them), and nothing
+    /// that a guest can use without asking is deferred.
+    pub fn new(mask: ComponentSet, deferred: ComponentSet) -> Self {
         let mask = mask
             .union(ComponentSet::LEGACY)
-            .intersection(ComponentSet::ALL);
+            .intersection(ComponentSet::ALL)
+            .whole_groups();
         Self {
             mask,
             deferred: deferred
@@ -48,6 +55,7 @@ impl XstatePolicy {
                 .intersection(mask)
                 .difference(WITHOUT_ASKING),
             xsave: true,
+            xfd: true,
         }
     }
 
@@ -57,23 +65,37 @@ impl XstatePolicy {
             mask: ComponentSet::LEGACY,
             deferred: ComponentSet::EMPTY,
             xsave: false,
+            xfd: false,
         }
     }
 
     /// The policy without what `offered` lacks, and as [`new`](Self::new) would
-    /// have it, whatever its fields were set to: with x87 and SSE, and nothing
-    /// deferred that it lacks or that a guest uses without asking.
+    /// have it, whatever its fields were set to: with x87 and SSE, whole groups,
+    /// and nothing deferred that it lacks or that a guest uses without asking.
     #[must_use]
-    pub const fn within(&self, offered: ComponentSet) -> Self {
+    pub fn within(&self, offered: ComponentSet) -> Self {
         let mask = self
             .mask
             .intersection(offered)
             .union(ComponentSet::LEGACY)
-            .intersection(ComponentSet::ALL);
+            .intersection(ComponentSet::ALL)
+            .whole_groups();
         Self {
             mask,
             deferred: self.deferred.intersection(mask).difference(WITHOUT_ASKING),
             xsave: self.xsave,
+            xfd: self.xfd,
+        }
+    }
+
+    /// What the guest's own IA32_XFD can disable, where `capable` is what the
+    /// machine's can.
+    #[inline(always)]
+    pub fn disableable(&self, capable: ComponentSet) -> ComponentSet {
+        if self.xfd || !rule!("xfd-of-a-guest-without-xfd") {
+            self.mask.intersection(capable)
+        } else {
+            ComponentSet::EMPTY
         }
     }
 

@@ -284,17 +284,23 @@ impl<H: Hardware> PcpuXstate<H> {
     /// its image was replaced. The registers are cleared, as for one that is
     /// gone: no save has taken UINV out of them, and with it live, the next
     /// XRSTORS of an image with UINTR faults.
+    #[inline(always)]
     pub(crate) fn abandon(&mut self, vcpu: &mut VcpuXstate) {
-        if vcpu.home() == Home::Registers(self.cpu) {
-            self.assert_owner(vcpu);
-            vcpu.set_home(Home::Memory);
-            self.clear();
+        if vcpu.home() != Home::Memory {
+            self.abandon_registers(vcpu);
         }
+    }
+
+    #[inline(never)]
+    fn abandon_registers(&mut self, vcpu: &mut VcpuXstate) {
         assert_eq!(
             vcpu.home(),
-            Home::Memory,
+            Home::Registers(self.cpu),
             "{vcpu:?} is in another processor"
         );
+        self.assert_owner(vcpu);
+        vcpu.set_home(Home::Memory);
+        self.clear();
     }
 
     /// Ends a vCPU that is in memory or in here. Nothing of it stays in the

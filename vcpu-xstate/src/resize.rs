@@ -21,7 +21,7 @@ pub enum PolicyError {
     /// The host does not offer these components: seen, allowed.
     Host(ComponentSet, ComponentSet),
     /// XCR0, IA32_XSS, IA32_XFD or IA32_XFD_ERR names these components, which
-    /// the policy lacks; the registers are never changed under a guest.
+    /// the policy lacks (or has, without that register); the registers are never changed under a guest.
     Enabled(ComponentSet, ComponentSet),
     /// These components hold state that the policy has no place for, and the
     /// caller did not drop them by name.
@@ -98,17 +98,20 @@ impl VcpuXstate {
         let new = &new.within(offered);
 
         // Registers that the guest has written stay valid under the new policy.
-        let named = self
-            .enabled()
-            .union(self.xfd.components())
-            .union(self.xfd_err.components());
-        let may_name = if new.xsave {
+        let capable = cpu.host().geometry().xfd_capable();
+        let may_enable = if new.xsave {
             new.mask
         } else {
             Xcr0::RESET.components()
         };
-        if rule!("policy-enabled") && !may_name.contains(named) {
-            return Err(PolicyError::Enabled(named.difference(may_name), may_name));
+        let disabled = self.xfd.components().union(self.xfd_err.components());
+        for (named, may_name) in [
+            (self.enabled(), may_enable),
+            (disabled, new.disableable(capable)),
+        ] {
+            if rule!("policy-enabled") && !may_name.contains(named) {
+                return Err(PolicyError::Enabled(named.difference(may_name), may_name));
+            }
         }
 
         let in_use = self.in_use(cpu).difference(new.mask).difference(drop);
@@ -121,7 +124,7 @@ impl VcpuXstate {
             .accum
             .intersection(new.mask)
             .union(new.initial_accum(geometry.supervisor()))
-            .union(needs_room(self.enabled(), geometry.xfd_capable()));
+            .union(needs_room(self.enabled(), capable));
         let mask = if rule!("area-follows-policy") {
             new.area(accum)
         } else {

@@ -7,11 +7,14 @@ use crate::cpuid::HostXstate;
 use crate::error::broken_rules;
 use crate::header::COMPACTED;
 use crate::hw::Hardware;
+use crate::image::Image;
+use crate::layout::Geometry;
 use crate::masks::needs_room;
 use crate::mutants::rule;
 use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
-use crate::validate::{Claims, Rejection, TrustedImage, Values, validate};
+use crate::switch::Home;
+use crate::validate::{Claims, Registers, Rejection, TrustedImage, Values, judged};
 use crate::values::Limits;
 
 /// Why state cannot be exported.
@@ -89,13 +92,15 @@ impl VcpuXstate {
     ///
     /// # Errors
     /// `out` is too small; nothing was written.
-    #[inline]
+    #[inline(always)]
     pub fn export<H: Hardware>(
         &mut self,
         cpu: &mut PcpuXstate<H>,
         out: &mut [u8],
     ) -> Result<Exported, ExportError> {
-        self.bring_home(cpu);
+        if self.home != Home::Memory {
+            self.bring_home(cpu);
+        }
         let host = cpu.host();
         let image = self.area.image(host.geometry());
         let written =
@@ -146,7 +151,7 @@ impl VcpuXstate {
     ///
     /// # Errors
     /// The first rule that it breaks, or as [`import`](Self::import).
-    #[inline]
+    #[inline(always)]
     pub fn import_native<H: Hardware>(
         &mut self,
         claims: &Claims,
@@ -155,29 +160,24 @@ impl VcpuXstate {
         memory: &mut impl AreaMemory,
     ) -> Result<(), NativeError> {
         let host = cpu.host();
-        // Judged and used where it lies: moving it takes as long as judging it.
-        let judged = validate(claims, host.geometry(), image, host, &self.policy);
-        let image = match &judged {
-            Ok(image) => image,
-            Err(rejection) => return Err(NativeError::Content(*rejection)),
-        };
-        self.take(image, host, memory)
-            .map_err(NativeError::Import)?;
+        let judged = judged(claims, host.geometry(), image, host, &self.policy);
+        let (registers, image) = judged.map_err(NativeError::Content)?;
+        self.fill(&registers, &image, host, memory)
+            .map_err(|error| NativeError::Import(ImportError::NeedsMemory(error)))?;
         self.leave_registers(cpu);
         Ok(())
     }
 
     /// What the registers of a processor still have is not this vCPU's any more.
-    #[inline]
+    #[inline(always)]
     fn leave_registers<H: Hardware>(&mut self, cpu: &mut PcpuXstate<H>) {
         if rule!("import-revokes-registers") {
             cpu.abandon(self);
         }
     }
 
-    /// Fills the area, or a larger one. What the registers of a processor still
-    /// have is then to be abandoned.
-    #[inline]
+    /// Fills the area with what was judged at some time, for somebody. What the
+    /// registers of a processor still have is then to be abandoned.
     fn take(
         &mut self,
         image: &TrustedImage<'_>,
@@ -185,12 +185,13 @@ impl VcpuXstate {
         memory: &mut impl AreaMemory,
     ) -> Result<(), ImportError> {
         let values = image.values();
-        let (seen, allowed) = (values.policy_mask, self.policy.mask);
+        let registers = &values.registers;
+        let (seen, allowed) = (registers.policy_mask, self.policy.mask);
         if rule!("import-policy") && !allowed.contains(seen) {
             return Err(ImportError::Policy(seen.bits(), allowed.bits()));
         }
-        if rule!("import-xsave") && values.xsave != self.policy.xsave {
-            let (seen, allowed) = (values.xsave.into(), self.policy.xsave.into());
+        if rule!("import-xsave") && registers.xsave != self.policy.xsave {
+            let (seen, allowed) = (registers.xsave.into(), self.policy.xsave.into());
             return Err(ImportError::Xsave(seen, allowed));
         }
         if let Some((there, here)) = other_host(values, host)
@@ -198,31 +199,59 @@ impl VcpuXstate {
         {
             return Err(ImportError::Host(there, here));
         }
+        self.fill(registers, image.image(), host, memory)
+            .map_err(ImportError::NeedsMemory)
+    }
+
+    /// Fills the area, or a larger one, with what was judged for this vCPU here.
+    #[inline(always)]
+    fn fill(
+        &mut self,
+        registers: &Registers,
+        image: &Image<'_>,
+        host: &HostXstate,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), OutOfMemory> {
         let geometry = host.geometry();
-        let enabled = values.xcr0.components().union(values.xss.components());
-        let accum = values
+        let enabled = registers
+            .xcr0
+            .components()
+            .union(registers.xss.components());
+        let accum = registers
             .accum
             .union(self.policy.initial_accum(geometry.supervisor()))
             .union(needs_room(enabled, geometry.xfd_capable()));
         let mask = self.policy.area(accum);
-        if mask == self.area.mask() {
-            self.area.fill(geometry, image.image(), mask);
+        if mask.bits() == self.area.mask().bits() {
+            self.area.fill(geometry, image, mask);
         } else {
-            let area = Area::new(geometry, self.area.format(), mask, memory);
-            let mut area = area.map_err(ImportError::NeedsMemory)?;
-            area.fill(geometry, image.image(), mask);
-            self.replace_area(area, memory);
+            self.fill_another(*image, mask, geometry, memory)?;
         }
 
         // Nothing above has changed more than the area, and nothing fails now.
         self.accum = accum;
-        self.xcr0 = values.xcr0;
-        self.xss = values.xss;
-        self.xfd = values.xfd;
-        self.xfd_err = values.xfd_err;
+        self.xcr0 = registers.xcr0;
+        self.xss = registers.xss;
+        self.xfd = registers.xfd;
+        self.xfd_err = registers.xfd_err;
         if rule!("import-new-generation") {
             self.generation += 1;
         }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fill_another(
+        &mut self,
+        image: Image<'_>,
+        mask: ComponentSet,
+        geometry: &Geometry,
+        memory: &mut impl AreaMemory,
+    ) -> Result<(), OutOfMemory> {
+        let mut area = Area::new(geometry, self.area.format(), mask, memory)?;
+        area.fill(geometry, &image, mask);
+        self.replace_area(area, memory);
         Ok(())
     }
 }

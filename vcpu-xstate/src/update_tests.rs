@@ -8,7 +8,7 @@ use crate::layout::{Form, Geometry};
 use crate::model::{InitTracking, Registers};
 use crate::selftest::pattern;
 use crate::testing::{
-    INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, modelled, supervisor, user,
+    INSTRUCTIONS, TILES_CUT, TestMemory, bochs_sapphire_rapids, host, modelled, supervisor, user,
 };
 use crate::update::{Update, UpdateError, begin_image, begin_image_view};
 use crate::validate::{Claims, validate};
@@ -446,7 +446,7 @@ fn components_of_a_plain_standard_image() {
     let geometry = machine();
     let limits = host(machine(), 0).limits();
     let form = Form::Standard;
-    let mut image = vec![0xee; 2816 + 8192];
+    let mut image = vec![0xee; 2816 + 8192 - TILES_CUT];
     image[512..576].fill(0);
     image[24..32].copy_from_slice(&0x1fa5_u64.to_le_bytes());
     let update = begin_image(&mut image, &geometry, form, &limits, ComponentIndex::AVX).unwrap();

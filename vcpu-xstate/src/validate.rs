@@ -6,14 +6,13 @@
 //! paragraph of `validate` is one rule, in an order in which no rule reads
 //! what an earlier one has not covered (lengths come first).
 
-use zerocopy::FromBytes;
-
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;
 use crate::error::broken_rules;
-use crate::header::{COMPACTED, XsaveHeader};
+use crate::header::COMPACTED;
 use crate::image::Image;
-use crate::layout::{Form, Geometry, LEGACY_BYTES, LayoutDifference, MIN_IMAGE_BYTES};
+use crate::judge::judge;
+use crate::layout::{Form, Geometry, LayoutDifference, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
 use crate::values::{self, BadValue, Limits};
@@ -51,6 +50,9 @@ pub enum Rejection {
     Xsave(u64, u64),
     /// The policy lacks x87 or SSE.
     MaskLegacy(u64),
+    /// The policy has a part of a group (AVX-512, MPX, AMX, or what needs AVX or
+    /// SSE without those), which no XCR0 can enable: seen, its whole groups.
+    MaskGroup(u64, u64),
     /// The image's policy exceeds the vCPU's.
     MaskPolicy(u64, u64),
     /// The image's policy exceeds what the host offers.
@@ -131,11 +133,12 @@ broken_rules!(Rejection,
     Self::CetTracker(seen, allowed) => ("cet-tracker", 0x316, seen, allowed),
     Self::LbrDepth(seen, largest) => ("lbr-depth", 0x317, seen, largest),
     Self::TileConfig(seen, largest) => ("tile-config", 0x318, seen, largest),
+    Self::MaskGroup(seen, whole) => ("xstate-mask-group", 0x319, seen, whole),
 );
 
-/// The registers that came with a trusted image.
+/// The registers that came with an image, judged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Values {
+pub(crate) struct Registers {
     pub policy_mask: ComponentSet,
     pub xcr0: Xcr0,
     pub xss: Xss,
@@ -143,10 +146,27 @@ pub(crate) struct Values {
     pub xfd_err: Xfd,
     pub accum: ComponentSet,
     pub xsave: bool,
+}
+
+/// What belongs to a trusted image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Values {
+    pub registers: Registers,
     /// [`HostXstate::layout_id`] of the host that it was judged for,
     pub layout_id: u64,
     /// and what of that host decided about its contents.
     pub limits: Limits,
+}
+
+impl Registers {
+    /// With what of `host` they were judged by.
+    pub(crate) const fn on(self, host: &HostXstate) -> Values {
+        Values {
+            registers: self,
+            layout_id: host.layout_id(),
+            limits: host.limits(),
+        }
+    }
 }
 
 /// An image that this host can restore, with the registers that belong to it.
@@ -184,7 +204,7 @@ impl core::fmt::Debug for TrustedImage<'_> {
 ///
 /// # Errors
 /// The first rule that it breaks.
-#[inline]
+#[inline(always)]
 pub fn validate<'a>(
     claims: &Claims,
     geometry: &'a Geometry,
@@ -192,49 +212,59 @@ pub fn validate<'a>(
     host: &HostXstate,
     policy: &XstatePolicy,
 ) -> Result<TrustedImage<'a>, Rejection> {
-    let values = check_claims(claims, geometry, host, policy)?;
-    let image = check_image(claims, &values, geometry, image)?;
+    let (registers, image) = judged(claims, geometry, image, host, policy)?;
+    Ok(TrustedImage::new(image, registers.on(host)))
+}
+
+/// The same for whoever takes it on the spot.
+#[inline(always)]
+pub(crate) fn judged<'a>(
+    claims: &Claims,
+    geometry: &'a Geometry,
+    image: &'a [u8],
+    host: &HostXstate,
+    policy: &XstatePolicy,
+) -> Result<(Registers, Image<'a>), Rejection> {
+    let registers = check_claims(claims, geometry, host, policy)?;
+    let image = check_image(claims, &registers, geometry, image)?;
     check_contents(&image, host)?;
-    Ok(TrustedImage::new(image, values))
+    Ok((registers, image))
 }
 
 /// Everything that can be judged before the image is looked at.
-#[inline]
+#[inline(always)]
 pub(crate) fn check_claims(
     claims: &Claims,
     geometry: &Geometry,
     host: &HostXstate,
     policy: &XstatePolicy,
-) -> Result<Values, Rejection> {
+) -> Result<Registers, Rejection> {
     use Rejection as R;
-
-    // A guest with XSAVE does not become one without.
-    if rule!("policy-xsave") && claims.xsave != policy.xsave {
-        return Err(R::Xsave(claims.xsave.into(), policy.xsave.into()));
-    }
-
-    // Every guest has x87 and SSE.
+    let Claims { xsave, accum, .. } = *claims;
     let mask = ComponentSet::from_bits_retain(claims.xstate_mask);
-    if rule!("xstate-mask-legacy") && !mask.contains(ComponentSet::LEGACY) {
-        return Err(R::MaskLegacy(mask.bits()));
-    }
+    let (in_policy, offered, described) = (policy.mask, host.offered(), geometry.known());
+    let has_xsave = policy.xsave;
+    judge! {
+        // A guest with XSAVE does not become one without.
+        rule!("policy-xsave"), u64::from(xsave ^ has_xsave)
+            => R::Xsave(xsave.into(), has_xsave.into());
 
-    // No more than this vCPU may use, than this host offers, than the
-    // directory describes.
-    let within = |stands: bool, limit: ComponentSet, error: fn(u64, u64) -> R| {
-        if !stands || limit.contains(mask) {
-            Ok(())
-        } else {
-            Err(error(mask.bits(), limit.bits()))
-        }
-    };
-    within(rule!("xstate-mask-policy"), policy.mask, R::MaskPolicy)?;
-    within(rule!("xstate-mask-host"), host.offered(), R::MaskHost)?;
-    within(
-        rule!("xstate-mask-directory"),
-        geometry.known(),
-        R::MaskDirectory,
-    )?;
+        // Every guest has x87 and SSE.
+        rule!("xstate-mask-legacy"), beyond(ComponentSet::LEGACY, mask) => R::MaskLegacy(mask.bits());
+
+        // No more than this vCPU may use, than this host offers, than the
+        // directory describes.
+        rule!("xstate-mask-policy"), beyond(mask, in_policy)
+            => R::MaskPolicy(mask.bits(), in_policy.bits());
+        rule!("xstate-mask-host"), beyond(mask, offered)
+            => R::MaskHost(mask.bits(), offered.bits());
+        rule!("xstate-mask-directory"), beyond(mask, described)
+            => R::MaskDirectory(mask.bits(), described.bits());
+
+        // Groups are whole: what no XCR0 can enable is in no policy.
+        rule!("xstate-mask-group"), beyond(mask, mask.whole_groups())
+            => R::MaskGroup(mask.bits(), mask.whole_groups().bits());
+    }?;
 
     // The layouts agree over the policy.
     if !core::ptr::eq(host.geometry(), geometry)
@@ -248,132 +278,130 @@ pub(crate) fn check_claims(
     let supervisor = mask.intersection(host.geometry().supervisor());
     let capable = mask.intersection(host.geometry().xfd_capable());
     let xcr0 = xcr0_verdict(claims.xcr0, 0, mask.difference(supervisor)).map_err(R::Xcr0)?;
-    if rule!("xcr0-without-xsave") && !claims.xsave && xcr0 != Xcr0::RESET {
-        return Err(R::Xcr0(Xcr0Error::WithoutXsave(claims.xcr0)));
-    }
+    judge! {
+        rule!("xcr0-without-xsave"), if xsave { 0 } else { xcr0.bits() ^ Xcr0::RESET.bits() }
+            => R::Xcr0(Xcr0Error::WithoutXsave(xcr0.bits()));
+    }?;
     let xss = xss_verdict(claims.xss, supervisor).map_err(R::Xss)?;
-    let xfd = xfd_verdict(claims.xfd, capable).map_err(R::Xfd)?;
+    let disableable = policy.disableable(capable);
+    let xfd = xfd_verdict(claims.xfd, disableable).map_err(R::Xfd)?;
     let allowed = if rule!("xfd-err-policy") {
-        capable
+        disableable
     } else {
         ComponentSet::ALL
     };
     let xfd_err = xfd_verdict(claims.xfd_err, allowed).map_err(R::XfdErr)?;
 
     // policy ⊇ accum ⊇ what is enabled and cannot be held back by XFD.
-    let accum = ComponentSet::from_bits_retain(claims.accum);
-    if rule!("accum-policy") && !mask.contains(accum) {
-        return Err(R::AccumPolicy(accum.bits(), mask.bits()));
-    }
+    let accum = ComponentSet::from_bits_retain(accum);
     let enabled = xcr0.components().union(xss.components());
     let least = enabled.difference(capable).union(ComponentSet::LEGACY);
-    if rule!("accum-enabled") && !accum.contains(least) {
-        return Err(R::AccumEnabled(accum.bits(), least.bits()));
-    }
+    judge! {
+        rule!("accum-policy"), beyond(accum, mask) => R::AccumPolicy(accum.bits(), mask.bits());
+        rule!("accum-enabled"), beyond(least, accum) => R::AccumEnabled(accum.bits(), least.bits());
+    }?;
 
-    Ok(Values {
+    Ok(Registers {
         policy_mask: mask,
         xcr0,
         xss,
         xfd,
         xfd_err,
         accum,
-        xsave: claims.xsave,
-        layout_id: host.layout_id(),
-        limits: host.limits(),
+        xsave,
     })
 }
 
+/// What of `set` is beyond `limit`; 0 if nothing is.
+#[inline(always)]
+const fn beyond(set: ComponentSet, limit: ComponentSet) -> u64 {
+    set.difference(limit).bits()
+}
+
 /// The header, and that the bytes are as many as it says.
-#[inline]
+#[inline(always)]
 fn check_image<'a>(
     claims: &Claims,
-    values: &Values,
+    registers: &Registers,
     geometry: &'a Geometry,
     bytes: &'a [u8],
 ) -> Result<Image<'a>, Rejection> {
     use Rejection as R;
     let len = bytes.len() as u64;
-    let too_short = R::TooShort(len, MIN_IMAGE_BYTES as u64);
 
     // The exact length comes before any byte is read: it follows from the
     // XCOMP_BV that came with the image.
-    let claimed = claims.xcomp_bv;
-    if rule!("xcomp-bv-bit-63") && claimed & COMPACTED == 0 {
-        return Err(R::XcompBvBit63(claimed));
-    }
+    let (claimed, mask) = (claims.xcomp_bv, registers.policy_mask);
     let layout = ComponentSet::from_bits_retain(claimed & !COMPACTED);
-    if rule!("xcomp-bv-policy") && !values.policy_mask.contains(layout) {
-        let allowed = values.policy_mask.bits() | COMPACTED;
-        return Err(R::XcompBvPolicy(claimed, allowed));
-    }
-    if bytes.len() < MIN_IMAGE_BYTES {
-        return Err(too_short);
-    }
-    let exact = geometry.image_size(Form::Compacted, layout);
-    if rule!("image-length") && bytes.len() != exact {
-        return Err(R::Length(len, exact as u64));
-    }
-
-    // The image's own XCOMP_BV is the one that came with it.
-    let Some(Ok((header, _))) = bytes.get(LEGACY_BYTES..).map(XsaveHeader::ref_from_prefix) else {
-        return Err(too_short);
+    judge! {
+        rule!("xcomp-bv-bit-63"), !claimed & COMPACTED => R::XcompBvBit63(claimed);
+        rule!("xcomp-bv-policy"), beyond(layout, mask)
+            => R::XcompBvPolicy(claimed, mask.bits() | COMPACTED);
+    }?;
+    let Some((legacy, header)) = Image::head(bytes) else {
+        return Err(R::TooShort(len, MIN_IMAGE_BYTES as u64));
     };
-    if rule!("xcomp-bv-claim") && header.xcomp_bv() != claimed {
-        return Err(R::XcompBvClaim(header.xcomp_bv(), claimed));
-    }
+    let exact = geometry.image_size(Form::Compacted, layout) as u64;
+    let (xstate_bv, xcomp_bv) = (header.xstate_bv(), header.xcomp_bv());
+    let (accum, xfd) = (registers.accum, registers.xfd.components());
+    let reserved = header.reserved();
+    judge! {
+        rule!("image-length"), len ^ exact => R::Length(len, exact);
 
-    // Reserved bytes are zero.
-    if let Some(word) = header.first_reserved()
-        && rule!("header-reserved")
-    {
-        return Err(R::HeaderReserved(word));
-    }
+        // The image's own XCOMP_BV is the one that came with it.
+        rule!("xcomp-bv-claim"), xcomp_bv ^ claimed => R::XcompBvClaim(xcomp_bv, claimed);
 
-    // XSTATE_BV ⊆ XCOMP_BV, ⊆ accum, and nothing in it that XFD disables. The
-    // legacy region is there whether XCOMP_BV names it or not, but XRSTORS
-    // does not care and faults.
-    let xstate_bv = header.xstate_bv();
-    let within = |stands: bool, limit: ComponentSet, error: fn(u64, u64) -> R| {
-        if !stands || limit.contains(xstate_bv) {
-            Ok(())
-        } else {
-            Err(error(xstate_bv.bits(), limit.bits()))
-        }
-    };
-    within(rule!("xstate-bv-xcomp-bv"), layout, R::XstateBvXcompBv)?;
-    within(rule!("xstate-bv-accum"), values.accum, R::XstateBvAccum)?;
-    let enabled = ComponentSet::ALL.difference(values.xfd.components());
-    within(rule!("xstate-bv-xfd"), enabled, R::XstateBvXfd)?;
+        // Reserved bytes are zero.
+        rule!("header-reserved"), reserved
+            => R::HeaderReserved(header.first_reserved().unwrap_or(0));
 
-    // What `Image::new` wants has been checked, each under its own name.
-    Image::new(bytes, geometry, Form::Compacted).ok_or(too_short)
+        // XSTATE_BV ⊆ XCOMP_BV, ⊆ accum, and nothing in it that XFD disables. The
+        // legacy region is there whether XCOMP_BV names it or not, but XRSTORS
+        // does not care and faults.
+        rule!("xstate-bv-xcomp-bv"), beyond(xstate_bv, layout)
+            => R::XstateBvXcompBv(xstate_bv.bits(), layout.bits());
+        rule!("xstate-bv-accum"), beyond(xstate_bv, accum)
+            => R::XstateBvAccum(xstate_bv.bits(), accum.bits());
+        rule!("xstate-bv-xfd"), xstate_bv.intersection(xfd).bits()
+            => R::XstateBvXfd(xstate_bv.bits(), ComponentSet::ALL.difference(xfd).bits());
+    }?;
+
+    // What `Image::new` wants has been judged, each under its own name.
+    Ok(Image::judged(bytes, legacy, geometry, xstate_bv, layout))
 }
 
 /// The register contents, as far as a processor refuses some.
-#[inline]
+#[inline(always)]
 pub(crate) fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
-    use Rejection as R;
-
-    let limits = host.limits();
-    let name = |component| {
-        move |bad| match bad {
-            BadValue::Mxcsr(seen, allowed) => R::Mxcsr(seen, allowed),
-            BadValue::Address(seen, allowed) => R::Address(component, seen, allowed),
-            BadValue::Reserved(seen, allowed) => R::Reserved(component, seen, allowed),
-            BadValue::CetTracker(seen, allowed) => R::CetTracker(seen, allowed),
-            BadValue::LbrDepth(seen, largest) => R::LbrDepth(seen, largest),
-            BadValue::TileConfig(seen, largest) => R::TileConfig(seen, largest),
-        }
-    };
-
     // MXCSR counts only with XSTATE_BV[1]: `mxcsr` is 1F80 otherwise.
-    values::check_mxcsr(image.mxcsr(), &limits).map_err(name(ComponentIndex::SSE))?;
-
-    for (component, bytes) in image.held() {
-        values::check(component, bytes, &limits).map_err(name(component))?;
+    let mxcsr = values::check_mxcsr(image.mxcsr(), &host.limits());
+    mxcsr.map_err(|bad| named(ComponentIndex::SSE, bad))?;
+    if image.extended().intersects(values::RULED) {
+        return check_components(*image, host);
     }
     Ok(())
+}
+
+/// By value, as whatever is rare here: so nothing is kept in memory for it
+/// where it is not called.
+#[inline(never)]
+fn check_components(image: Image<'_>, host: &HostXstate) -> Result<(), Rejection> {
+    for (component, bytes) in image.held() {
+        values::check(component, bytes, &host.limits()).map_err(|bad| named(component, bad))?;
+    }
+    Ok(())
+}
+
+const fn named(component: ComponentIndex, bad: BadValue) -> Rejection {
+    use Rejection as R;
+    match bad {
+        BadValue::Mxcsr(seen, allowed) => R::Mxcsr(seen, allowed),
+        BadValue::Address(seen, allowed) => R::Address(component, seen, allowed),
+        BadValue::Reserved(seen, allowed) => R::Reserved(component, seen, allowed),
+        BadValue::CetTracker(seen, allowed) => R::CetTracker(seen, allowed),
+        BadValue::LbrDepth(seen, largest) => R::LbrDepth(seen, largest),
+        BadValue::TileConfig(seen, largest) => R::TileConfig(seen, largest),
+    }
 }
 
 #[cfg(test)]

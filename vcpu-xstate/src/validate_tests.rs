@@ -7,11 +7,12 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::convert::canonicalise;
+use crate::header::XsaveHeader;
 use crate::image::payload;
 use crate::legacy::LegacyRegion;
 use crate::model::InitTracking;
 use crate::testing::{
-    INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, geometry, host, modelled, qemu_max,
+    INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, geometry, host, modelled, qemu_max, stride,
     supervisor, user,
 };
 use crate::{ComponentFacts, CpuId, PcpuXstate, VcpuXstate};
@@ -163,6 +164,12 @@ fn every_rule_is_reached() {
             0x21f,
         ),
         (
+            refused(|s| s.claims.xstate_mask = MASK & !tiles),
+            "xstate-mask-group",
+            MASK & !tiles,
+            MASK & !0x6_0000,
+        ),
+        (
             refused(|s| s.geometry = moved(832)),
             "component-layout",
             832,
@@ -285,8 +292,8 @@ fn every_rule_is_reached() {
             "{text}"
         );
     }
-    // 24 rules of `Rejection` itself, and those of the register verdicts.
-    assert_eq!(codes.iter().filter(|code| **code >> 8 == 3).count(), 24);
+    // 25 rules of `Rejection` itself, and those of the register verdicts.
+    assert_eq!(codes.iter().filter(|code| **code >> 8 == 3).count(), 25);
     let without = Sample {
         policy: XstatePolicy::without_xsave(),
         ..Sample::new(qemu_max(), 5, 3, 3)
@@ -332,7 +339,7 @@ fn xcomp_bv_not_covering_xstate_bv() {
 #[test]
 fn header_read_before_length_check() {
     let whole = sample();
-    for len in 0..whole.image.len() {
+    for len in (0..whole.image.len()).step_by(stride(1009)) {
         let cut = &whole.image[..len];
         let refused = validate(
             &whole.claims,
@@ -569,4 +576,38 @@ fn xfd_bit_is_part_of_the_layout() {
     let rejection = refused(|s| s.geometry = other);
     assert_eq!(rejection.rule(), "component-layout");
     assert_eq!((rejection.seen(), rejection.allowed()), (0, 1));
+}
+
+/// TILECFG without TILEDATA was taken as a policy that no XCR0 can have: the
+/// guest's CPUID would offer what its XSETBV refuses (Firecracker's bug).
+#[test]
+fn half_a_group_in_the_policy_is_refused() {
+    for part in [1 << 17, 1 << 18, 0x20, 0xc0] {
+        let mut sample = Sample::new(everything(), 0x1f, MASK, 3);
+        let group = if part < 1 << 17 { 0xe0 } else { 0x6_0000 };
+        sample.claims.xstate_mask = MASK & !group | part;
+        sample.claims.accum = 3;
+        let rejection = sample.validate().expect_err("half a group");
+        assert_eq!(rejection.rule(), "xstate-mask-group", "{part:#x}");
+        // Nor is there a vCPU of such a policy.
+        let policy = XstatePolicy::new(set(MASK & !group | part), set(0));
+        assert_eq!(policy.mask, set(MASK & !group), "{part:#x}");
+        assert_eq!(policy.within(set(MASK & !part)).mask, set(MASK & !group));
+    }
+}
+
+/// A guest that has no IA32_XFD could never clear a bit that came with its
+/// image: every use of its tiles would have been its own #NM for ever.
+#[test]
+fn xfd_of_a_guest_without_xfd() {
+    let mut sample = Sample::new(everything(), 0x1f, MASK, 3);
+    (sample.claims.xfd, sample.claims.accum) = (1 << 18, MASK & !(1 << 18));
+    assert!(sample.validate().is_ok());
+    sample.policy.xfd = false;
+    assert_eq!(sample.validate().unwrap_err().rule(), "xfd-policy");
+    (sample.claims.xfd, sample.claims.xfd_err) = (0, 1 << 18);
+    assert_eq!(sample.validate().unwrap_err().rule(), "xfd-err-policy");
+    // The hypervisor's own arming goes on: tiles without room are no error.
+    sample.claims.xfd_err = 0;
+    assert!(sample.validate().is_ok());
 }

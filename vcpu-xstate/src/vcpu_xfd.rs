@@ -97,7 +97,7 @@ impl VcpuXstate {
     }
 
     fn xfd_capable(&self, host: &HostXstate) -> ComponentSet {
-        self.policy.mask.intersection(host.geometry().xfd_capable())
+        self.policy.disableable(host.geometry().xfd_capable())
     }
 
     /// What was there and is not any more makes another state of it: a copy in

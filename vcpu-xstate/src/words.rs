@@ -25,6 +25,10 @@ impl fmt::Display for Words<'_> {
             R::Xsave(1, _) => f.write_str("its guest has XSAVE, the vCPU's policy has not"),
             R::Xsave(..) => f.write_str("its guest has no XSAVE, the vCPU's policy has"),
             R::MaskLegacy(seen) => write!(f, "its policy lacks {}", missing(seen, &3)),
+            R::MaskGroup(seen, whole) => {
+                let part = beyond(seen, whole);
+                write!(f, "its policy has {part} without the rest of the group")
+            }
             R::MaskPolicy(seen, allowed) => {
                 write!(f, "{} not in the vCPU's policy", beyond(seen, allowed))
             }

@@ -5,6 +5,7 @@
 
 use crate::component::ComponentSet;
 use crate::error::broken_rules;
+use crate::judge::judge;
 use crate::mutants::rule;
 
 /// A value of XCR0 that the architecture and the policy allow.
@@ -16,11 +17,13 @@ impl Xcr0 {
     pub const RESET: Self = Self(1);
 
     /// The register's value.
+    #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
     /// The components that it enables.
+    #[inline(always)]
     pub const fn components(self) -> ComponentSet {
         ComponentSet::from_bits_retain(self.0)
     }
@@ -66,59 +69,40 @@ broken_rules!(Xcr0Error,
 
 /// Whether a guest may write `value` to XCR0 at privilege level `cpl`, where
 /// its policy has the user components `policy`. Every error is #GP(0).
+#[inline(always)]
 pub fn xcr0_verdict(value: u64, cpl: u8, policy: ComponentSet) -> Result<Xcr0, Xcr0Error> {
-    let set = ComponentSet::from_bits_retain(value);
+    use Xcr0Error as E;
+    let allowed = policy.intersection(ComponentSet::ALL).bits();
+    let has = |bit: u32| value >> bit & 1;
+    // A set bit is a component that is there without the next one, or the other
+    // way about.
+    let unlike_next = value ^ value >> 1;
+    judge! {
+        // XSETBV is privileged. (Under SVM and VMX the exit comes before this check.)
+        rule!("xcr0-cpl"), u64::from(cpl) => E::Cpl(cpl);
 
-    // XSETBV is privileged. (Under SVM and VMX the exit comes before this check.)
-    if rule!("xcr0-cpl") && cpl != 0 {
-        return Err(Xcr0Error::Cpl(cpl));
-    }
+        // Bit 0 must be 1.
+        rule!("xcr0-x87"), !value & 1 => E::X87(value);
 
-    // Bit 0 must be 1.
-    if rule!("xcr0-x87") && value & 1 == 0 {
-        return Err(Xcr0Error::X87(value));
-    }
+        // Nothing but what the policy has; bit 63 and supervisor components never are.
+        rule!("xcr0-policy"), value & !allowed => E::Policy(value, allowed);
 
-    // Nothing but what the policy has; bit 63 and supervisor components never are.
-    let allowed = policy.intersection(ComponentSet::ALL);
-    if rule!("xcr0-policy") && !allowed.contains(set) {
-        return Err(Xcr0Error::Policy(value, allowed.bits()));
-    }
+        // AVX state includes the low halves, which are SSE's (XSA-54).
+        rule!("xcr0-avx-needs-sse"), has(2) & !has(1) => E::AvxNeedsSse(value);
 
-    // AVX state includes the low halves, which are SSE's (XSA-54).
-    if rule!("xcr0-avx-needs-sse") && value & 0x4 != 0 && value & 0x2 == 0 {
-        return Err(Xcr0Error::AvxNeedsSse(value));
-    }
+        // AVX-512: all three and AVX below them.
+        rule!("xcr0-avx512-group"),
+            unlike_next & (1 << 5 | 1 << 6) | has(5) & !has(2) => E::Avx512(value);
 
-    // AVX-512: all three and AVX below them.
-    if rule!("xcr0-avx512-group")
-        && set.intersects(ComponentSet::AVX512)
-        && !(set.contains(ComponentSet::AVX512) && value & 0x4 != 0)
-    {
-        return Err(Xcr0Error::Avx512(value));
-    }
+        // MPX: both or none.
+        rule!("xcr0-mpx-group"), unlike_next & 1 << 3 => E::Mpx(value);
 
-    // MPX: both or none.
-    if rule!("xcr0-mpx-group")
-        && set.intersects(ComponentSet::MPX)
-        && !set.contains(ComponentSet::MPX)
-    {
-        return Err(Xcr0Error::Mpx(value));
-    }
+        // AMX: both or none.
+        rule!("xcr0-amx-group"), unlike_next & 1 << 17 => E::Amx(value);
 
-    // AMX: both or none.
-    if rule!("xcr0-amx-group")
-        && set.intersects(ComponentSet::AMX)
-        && !set.contains(ComponentSet::AMX)
-    {
-        return Err(Xcr0Error::Amx(value));
-    }
-
-    // APX re-used MPX's place in the standard form.
-    if rule!("xcr0-apx-or-mpx") && value & 1 << 19 != 0 && set.intersects(ComponentSet::MPX) {
-        return Err(Xcr0Error::ApxWithMpx(value));
-    }
-
+        // APX re-used MPX's place in the standard form.
+        rule!("xcr0-apx-or-mpx"), has(19) & (has(3) | has(4)) => E::ApxWithMpx(value);
+    }?;
     Ok(Xcr0(value))
 }
 

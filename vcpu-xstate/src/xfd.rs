@@ -17,11 +17,13 @@ impl Xfd {
     pub const RESET: Self = Self(0);
 
     /// The register's value.
+    #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
     /// The components that it disables.
+    #[inline(always)]
     pub const fn components(self) -> ComponentSet {
         ComponentSet::from_bits_retain(self.0)
     }
@@ -40,6 +42,7 @@ broken_rules!(XfdError,
 
 /// Whether a guest may write `value` to either register, where `capable` are
 /// the components of its policy that XFD can disable.
+#[inline(always)]
 pub fn xfd_verdict(value: u64, capable: ComponentSet) -> Result<Xfd, XfdError> {
     let allowed = capable.intersection(ComponentSet::ALL);
     if !rule!("xfd-policy") || allowed.contains(ComponentSet::from_bits_retain(value)) {

@@ -16,11 +16,13 @@ impl Xss {
     pub const RESET: Self = Self(0);
 
     /// The register's value.
+    #[inline(always)]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
     /// The components that it enables.
+    #[inline(always)]
     pub const fn components(self) -> ComponentSet {
         ComponentSet::from_bits_retain(self.0)
     }
@@ -39,6 +41,7 @@ broken_rules!(XssError,
 
 /// Whether a guest may write `value`, where its policy has the supervisor
 /// components `policy`.
+#[inline(always)]
 pub fn xss_verdict(value: u64, policy: ComponentSet) -> Result<Xss, XssError> {
     let allowed = policy.intersection(ComponentSet::ALL);
     if !rule!("xss-policy") || allowed.contains(ComponentSet::from_bits_retain(value)) {

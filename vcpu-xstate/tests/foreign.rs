@@ -204,6 +204,7 @@ fn a_vcpu_moves_by_every_form() {
                 .export_standard(&mut cpu, destination, &mut out)
                 .unwrap();
             assert_eq!((written.xcr0, written.accum), (xcr0, xcr0));
+            let out = &out[..written.len_bytes];
             assert!(
                 out == {
                     // MXCSR makes SSE held, which a compacted restore needs.
@@ -216,7 +217,7 @@ fn a_vcpu_moves_by_every_form() {
             let processor = Modelled::new(&cpuid(to), there.clone(), InitTracking::Never);
             let mut other = PcpuXstate::new(CpuId(1), processor, there.clone());
             let mut arrived = VcpuXstate::new(2, &policy, &there, &mut Heap).unwrap();
-            let foreign = ForeignImage::xen_pv(&out, written.xcr0, written.accum);
+            let foreign = ForeignImage::xen_pv(out, written.xcr0, written.accum);
             let taken = read(&foreign, there.geometry(), &there, &policy, Excess::Refuse);
             arrived
                 .import(&taken.unwrap().image, &mut other, &mut Heap)

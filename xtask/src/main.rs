@@ -3,9 +3,11 @@
 mod bench;
 mod build;
 mod capture;
+mod components;
 mod console;
 mod fuzz;
 mod image;
+mod input;
 mod inspect;
 mod layout;
 mod machines;

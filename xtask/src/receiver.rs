@@ -3,12 +3,15 @@
 //! Every command that answers "can this machine take that" asks here, so that
 //! all of them give one answer in the same words.
 
+use std::fmt;
+
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use migration_abi::blob::latest::Incompatible;
 use migration_abi::stream::{Domain, PolicyLeaf};
 use serde_json::{Value, json};
 use vcpu_xstate::foreign::{self, Excess, ForeignError, ForeignImage};
+use vcpu_xstate::policy::features::{Rule, TABLE};
 use vcpu_xstate::policy::set::by_name;
 use vcpu_xstate::policy::{Arrival, CannotTake, CpuPolicy, CpuidLeaf, FeatureSet, LeavesError};
 use vcpu_xstate::withheld::Withheld;
@@ -22,20 +25,38 @@ use crate::machines::Machine;
 #[derive(ClapArgs, Clone, Debug, Default)]
 pub struct Offer {
     /// Features whose state the hypervisor switches beside the image: cet-ss,
-    /// cet-ibt, uintr, enqcmd, apx-f.
+    /// cet-ibt, cet-sss, uintr, uiret-uif, enqcmd, apx-f.
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     pub grant: Vec<String>,
 
-    /// Components to permit: pasid, uintr, or the number of one without a name.
+    /// Components to permit: pasid, uintr, lbr, or the number of one without a name.
     #[arg(long, value_name = "COMPONENT", value_delimiter = ',')]
     pub permit: Vec<String>,
 }
 
 impl Offer {
+    /// Whether nothing is offered beyond the default.
+    pub const fn is_empty(&self) -> bool {
+        self.grant.is_empty() && self.permit.is_empty()
+    }
+
     /// The features by their names.
     pub fn granted(&self) -> Result<FeatureSet> {
         self.grant.iter().try_fold(FeatureSet::EMPTY, |all, name| {
-            let feature = by_name(name).with_context(|| format!("no feature {name:?}"))?;
+            let feature = by_name(name).filter(|feature| feature.rule == Rule::Granted);
+            let feature = feature.with_context(|| {
+                let grants = TABLE.iter().filter(|feature| feature.rule == Rule::Granted);
+                let grants: Vec<&str> = grants.map(|feature| feature.name).collect();
+                let why = match by_name(name) {
+                    Some(feature) if feature.rule == Rule::Never => "is never offered",
+                    Some(_) => "needs no grant",
+                    None => "is no feature",
+                };
+                format!(
+                    "--grant {name}: {name:?} {why}; there are {}",
+                    grants.join(", ")
+                )
+            })?;
             Ok(all.with(feature.bit()))
         })
     }
@@ -47,9 +68,42 @@ impl Offer {
             .try_fold(ComponentSet::EMPTY, |all, name| {
                 let number = || name.parse().ok().and_then(ComponentIndex::new);
                 let component = ComponentIndex::from_name(name).or_else(number);
-                let component = component.with_context(|| format!("no component {name:?}"))?;
-                Ok(all.union(ComponentSet::only(component)))
+                let permit = component.filter(|component| by_permission(*component));
+                let permit = permit.with_context(|| {
+                    let why = match component {
+                        Some(_) => "needs no permission",
+                        None => "is no component",
+                    };
+                    format!(
+                        "--permit {name}: {name:?} {why}; there are pasid, uintr, lbr, and the \
+                         numbers of components without a name"
+                    )
+                })?;
+                Ok(all.union(ComponentSet::only(permit)))
             })
+    }
+
+    /// What is permitted and no machine of these has, in words.
+    pub fn permitted_in_vain(&self, machines: &[&Machine]) -> Result<Option<String>> {
+        let listed = machines.iter().map(|machine| machine.listed());
+        let listed = listed.fold(ComponentSet::EMPTY, ComponentSet::union);
+        let vain = self.permitted()?.difference(listed);
+        let whose = match machines {
+            [machine] => format!("{} does not have it", machine.name()),
+            _ => "none of these machines has it".into(),
+        };
+        Ok((!vain.is_empty()).then(|| format!("--permit {vain}: {whose}")))
+    }
+
+    /// The machines with this offer; what of it is of no use is said on standard error.
+    pub fn receivers<'a>(&self, machines: &[&'a Machine]) -> Result<Vec<Receiver<'a>>> {
+        if let Some(vain) = self.permitted_in_vain(machines)? {
+            eprintln!("note: {vain}");
+        }
+        machines
+            .iter()
+            .map(|machine| self.receiver(machine))
+            .collect()
     }
 
     /// What the machine has of extended state, with what is permitted.
@@ -70,6 +124,12 @@ impl Offer {
             policy,
         })
     }
+}
+
+/// Whether the component is offered by permission alone.
+fn by_permission(component: ComponentIndex) -> bool {
+    use ComponentIndex as C;
+    [C::PASID, C::UINTR, C::LBR].contains(&component) || component.name().is_none()
 }
 
 /// A machine that could take a state.
@@ -98,10 +158,30 @@ pub enum Judged<'a> {
 pub struct Why {
     /// The rule's name, stable.
     pub rule: &'static str,
-    /// The rule's name and what breaks it.
-    pub text: String,
+    /// What breaks it.
+    pub words: String,
     /// For each component that the machine has and does not offer: what would offer it.
     pub ways: Vec<String>,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.words)
+    }
+}
+
+impl Why {
+    /// Of an error whose text begins with its rule's name.
+    fn new(rule: &'static str, text: &str, ways: Vec<String>) -> Self {
+        let words = text
+            .strip_prefix(rule)
+            .and_then(|rest| rest.strip_prefix(": "));
+        Self {
+            rule,
+            words: words.unwrap_or(text).to_owned(),
+            ways,
+        }
+    }
 }
 
 impl Receiver<'_> {
@@ -119,11 +199,7 @@ impl Receiver<'_> {
                 let read = foreign::read(image, geometry, &self.xstate, &policy, Excess::Refuse);
                 read.map(drop).map_err(|error| match error {
                     ForeignError::Rejected(rejection) => rejected(rejection),
-                    error => Why {
-                        rule: error.rule(),
-                        text: error.to_string(),
-                        ways: Vec::new(),
-                    },
+                    error => Why::new(error.rule(), &error.to_string(), Vec::new()),
                 })
             }
         }
@@ -153,11 +229,7 @@ impl Receiver<'_> {
             }
             _ => Vec::new(),
         };
-        Why {
-            rule: why.broken().rule,
-            text: why.to_string(),
-            ways,
-        }
+        Why::new(why.broken().rule, &why.to_string(), ways)
     }
 
     /// What would offer these, as far as the machine has them.
@@ -182,7 +254,7 @@ impl Receiver<'_> {
             "machine": self.machine.name(),
             "takes": verdict.is_ok(),
             "rule": why.map(|why| why.rule),
-            "why": why.map(|why| why.text.as_str()),
+            "why": why.map(|why| why.words.as_str()),
             "ways": why.map_or(&[][..], |why| &why.ways),
         })
     }
@@ -204,7 +276,7 @@ pub fn claims(blob: &migration_abi::blob::Blob<'_>) -> Claims {
 }
 
 /// The policy that a stream's domain came with, or what is wrong with it, in words.
-pub fn policy_of(domain: &Domain<'_>) -> Result<CpuPolicy, String> {
+pub fn policy_of(domain: &Domain<'_>) -> Result<CpuPolicy, BrokenPolicy> {
     let leaf = |leaf: PolicyLeaf| CpuidLeaf {
         leaf: leaf.leaf,
         subleaf: leaf.subleaf,
@@ -215,14 +287,32 @@ pub fn policy_of(domain: &Domain<'_>) -> Result<CpuPolicy, String> {
     };
     let leaves: Vec<CpuidLeaf> = domain.leaves.iter().map(leaf).collect();
     let deferred = ComponentSet::from_bits_retain(domain.xstate_deferred);
-    CpuPolicy::from_leaves(&leaves, deferred).map_err(|error| leaves_words(&error))
+    CpuPolicy::from_leaves(&leaves, deferred).map_err(|error| BrokenPolicy {
+        rule: error.rule(),
+        words: leaves_words(&error),
+    })
 }
 
-/// Why leaves are no policy: the rule's name, and what breaks it.
+/// Why a stream's leaves are no policy.
+#[derive(Clone, Debug)]
+pub struct BrokenPolicy {
+    /// The rule's name, stable.
+    pub rule: &'static str,
+    /// What breaks it.
+    pub words: String,
+}
+
+impl fmt::Display for BrokenPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.words)
+    }
+}
+
+/// What breaks the rule.
 fn leaves_words(error: &LeavesError) -> String {
     use LeavesError as L;
     let at = |(leaf, subleaf): (u32, u32)| format!("CPUID {leaf:#x}.{subleaf}");
-    let words = match error {
+    match error {
         L::Count(count) => format!("{count} leaves"),
         L::Order(_, seen, before) => format!("{} stands behind {}", at(*seen), at(*before)),
         L::Required(bit) => format!("it lacks {bit}, which every policy has"),
@@ -251,7 +341,10 @@ fn leaves_words(error: &LeavesError) -> String {
         L::Contradiction(place, seen, allowed) => {
             format!("{place} holds {seen:#x}, the other leaves imply {allowed:#x}")
         }
-        L::Layout(_) | L::Deferred(..) => return error.to_string(),
-    };
-    format!("{}: {words}", error.rule())
+        L::Layout(_) | L::Deferred(..) => {
+            let text = error.to_string();
+            let words = text.strip_prefix(&format!("{}: ", error.rule()));
+            words.unwrap_or(&text).to_owned()
+        }
+    }
 }

@@ -7,8 +7,8 @@ use vcpu_xstate::owner::{ExportError, ImportError, NativeError, VcpuXstate};
 use vcpu_xstate::percpu::PcpuXstate;
 use vcpu_xstate::validate::{Rejection, validate};
 
-use super::{claims, directory, fields, geometry};
-use crate::blob::latest::{Layouts, head_len, seal, write_head};
+use super::{claimed, claims, directory, fields, geometry};
+use crate::blob::latest::{Layouts, Own, head_len, seal, write_head};
 use crate::blob::{Blob, BlobError};
 
 /// Why a blob was not made, or not taken. The vCPU is as it was.
@@ -48,7 +48,7 @@ impl HostLayouts {
 
     /// Panics where this is another host's: its blobs would lie about their
     /// layouts, and those of others would be believed.
-    #[inline]
+    #[inline(always)]
     fn of(&self, host: &Geometry) -> &Layouts {
         assert_eq!(self.id, host.id(Form::Standard), "another host's layouts");
         &self.layouts
@@ -60,7 +60,7 @@ impl HostLayouts {
 ///
 /// # Errors
 /// `out` is too small; what it holds then is unspecified.
-#[inline]
+#[inline(always)]
 pub fn export<H: Hardware>(
     vcpu: &mut VcpuXstate,
     cpu: &mut PcpuXstate<H>,
@@ -85,7 +85,7 @@ pub fn export<H: Hardware>(
 ///
 /// # Errors
 /// The first rule that it breaks.
-#[inline]
+#[inline(always)]
 pub fn import<H: Hardware>(
     bytes: &[u8],
     vcpu: &mut VcpuXstate,
@@ -94,20 +94,45 @@ pub fn import<H: Hardware>(
     memory: &mut impl AreaMemory,
 ) -> Result<(), XstateError> {
     let layouts = layouts.of(cpu.host().geometry());
+    match Own::parse(bytes, layouts) {
+        // It says the same as this host in every word of its directory: there is
+        // nothing to compare any more.
+        Some(own) => {
+            let taken = vcpu.import_native(&claimed(&own.fields), own.image, cpu, memory);
+            taken.map_err(native)
+        }
+        None => import_any(bytes, vcpu, cpu, layouts, memory),
+    }
+}
+
+/// A blob with a checksum, or of a machine whose directory is not, word for
+/// word, this host's.
+#[cold]
+#[inline(never)]
+fn import_any<H: Hardware>(
+    bytes: &[u8],
+    vcpu: &mut VcpuXstate,
+    cpu: &mut PcpuXstate<H>,
+    layouts: &Layouts,
+    memory: &mut impl AreaMemory,
+) -> Result<(), XstateError> {
     let (blob, same_layouts) = Blob::parse_on(bytes, layouts).map_err(XstateError::Form)?;
-    // Where it says the same as this host in every word of its directory,
-    // there is nothing to compare any more.
+    let claims = claims(&blob);
     if same_layouts {
-        let taken = vcpu.import_native(&claims(&blob), blob.image(), cpu, memory);
-        return taken.map_err(|error| match error {
-            NativeError::Content(rejection) => XstateError::Content(rejection),
-            NativeError::Import(error) => XstateError::Import(error),
-        });
+        let taken = vcpu.import_native(&claims, blob.image(), cpu, memory);
+        return taken.map_err(native);
     }
     let geometry = geometry(&blob).map_err(XstateError::Directory)?;
     let (host, policy) = (cpu.host(), vcpu.policy());
-    let trusted = validate(&claims(&blob), &geometry, blob.image(), host, policy);
+    let trusted = validate(&claims, &geometry, blob.image(), host, policy);
     let trusted = trusted.map_err(XstateError::Content)?;
     vcpu.import(&trusted, cpu, memory)
         .map_err(XstateError::Import)
+}
+
+const fn native(error: NativeError) -> XstateError {
+    match error {
+        NativeError::Content(rejection) => XstateError::Content(rejection),
+        NativeError::Import(error) => XstateError::Import(error),
+    }
 }

@@ -103,7 +103,11 @@ fn the_c_example_refuses_what_the_rust_refuses() {
         let path = compile::scratch("tampered.bin");
         std::fs::write(&path, bytes).expect("a scratch file");
         let rust = match blob::parse(bytes) {
-            Ok(_) => String::new(),
+            // The format's own rules; then that the components lie in the image.
+            Ok(_) => match read_blob::show(bytes, &mut Vec::new()) {
+                Ok(()) => String::new(),
+                Err(error) => error.to_string(),
+            },
             Err(error) => format!("{} at byte {}", error.rule(), error.offset),
         };
         assert_eq!(verdict(&read_blob.run(&path)), rust, "{what}");
@@ -128,6 +132,71 @@ fn the_c_example_refuses_what_the_rust_refuses() {
     same(&damaged, "damaged");
     let longer = [&whole[..], &[0]].concat();
     same(&longer, "a byte behind");
+}
+
+/// Components that lie outside of the image, or are held without a place, were
+/// printed with offsets as if they were there.
+#[test]
+fn components_outside_of_the_image_are_refused() {
+    let whole = std::fs::read(golden("blob-v1-avx512.bin")).expect("golden");
+    let image = 96 + 9 * 16;
+    // The image, 8 bytes of it missing: PKRU's.
+    let mut short = whole.clone();
+    short.drain(image + 2432..image + 2440);
+    short[24..32].copy_from_slice(&2676u64.to_le_bytes());
+    short[88..92].copy_from_slice(&2432u32.to_le_bytes());
+    let mut huge = whole.clone();
+    huge[132..136].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut beyond_layout = whole.clone();
+    beyond_layout[image + 513] |= 8;
+    let mut beyond_mask = whole.clone();
+    beyond_mask[81] |= 4;
+    beyond_mask[image + 521] |= 4;
+    let mut standard = whole.clone();
+    standard[87] = 0;
+    standard[image + 527] = 0;
+    let c = compile("read_blob_outside", "read_blob.c");
+    for (mut bytes, said) in [
+        (short, "image-length at byte 88"),
+        (huge, "image-length at byte 88"),
+        (beyond_layout, "xstate-bv-xcomp-bv at byte 752"),
+        (beyond_mask, "xcomp-bv-policy at byte 80"),
+        (standard, "xcomp-bv-bit-63 at byte 80"),
+    ] {
+        v1::seal(&mut bytes).expect("a blob");
+        assert!(blob::parse(&bytes).is_ok(), "{said}: the format allows it");
+        let error = read_blob::show(&bytes, &mut Vec::new()).expect_err(said);
+        assert_eq!(error.to_string(), said);
+        let path = compile::scratch("outside.bin");
+        std::fs::write(&path, &bytes).expect("a scratch file");
+        if let Some(c) = &c {
+            let output = c.run(&path);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert_eq!(text(&output.stderr).trim_end(), said);
+            assert_eq!(text(&output.stdout), "");
+        }
+    }
+    if c.is_none() {
+        skipped();
+    }
+}
+
+/// A directory was said to be a blob that is too short.
+#[test]
+fn what_cannot_be_read_is_no_broken_blob() {
+    let directory = golden("blob-v1-sse.bin").with_file_name("");
+    for source in ["read_blob.c", "list_stream.c"] {
+        let Some(program) = compile(&format!("unread_{source}.out"), source) else {
+            return skipped();
+        };
+        let output = program.run(&directory);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{source}: {said}");
+        assert!(
+            !said.contains("blob-length") && said.contains("golden"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

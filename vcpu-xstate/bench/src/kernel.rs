@@ -76,6 +76,12 @@ impl Operation {
         }
     }
 
+    /// Where its code begins, for those who count its instructions.
+    #[must_use]
+    pub fn address(self) -> usize {
+        self.entry() as *const () as usize
+    }
+
     /// The plain copy that it is compared with.
     const fn limit(self) -> Entry {
         match self {

@@ -6,6 +6,7 @@
 //! once and asks nothing of the figures, `--program` prints where the measured
 //! code lies.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use xstate_bench::measure::Effort;
@@ -51,7 +52,7 @@ fn report(effort: Effort, json: bool, strict: bool) -> Result<Verdict, String> {
     if json {
         // The checksum is no row there: it has no layout.
         let text = serde_json::to_string_pretty(&rows).map_err(|error| error.to_string())?;
-        println!("{text}");
+        print_out(&(text + "\n"))?;
     }
     rows.extend(measure_checksum(effort));
     let counted = Scene::new(InUse::Avx.components(u64::MAX))
@@ -81,11 +82,23 @@ fn report(effort: Effort, json: bool, strict: bool) -> Result<Verdict, String> {
     if json {
         eprint!("{text}");
     } else {
-        print!("{text}");
+        print_out(&text)?;
     }
     let regressed = rows.iter().any(Row::regressed);
     let fast = !(regressed || strict && above > 0);
     Ok(Verdict { fast, few })
+}
+
+/// Prints it, unless the reader closes the pipe before the end (`--json | head`
+/// panicked): the verdict is in the exit code all the same.
+fn print_out(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn table(rows: &[Row]) -> String {

@@ -8,23 +8,19 @@ use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::XsaveHeader;
 use crate::image::Image;
 use crate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::legacy::words::{CONTROL, MXCSR, ST, ST_HIGH, Words, XMM};
 use crate::legacy::{FCW_INIT, MXCSR_INIT};
 use crate::mutants::rule;
 
-/// The legacy region in words: FCW, FSW, FTW, FOP in the first; FIP; FDP;
-/// MXCSR and MXCSR_MASK; two for each ST; two for each XMM; reserved.
-type Words = [U64; LEGACY_BYTES / 8];
-
-/// Of the first word, everything but the reserved byte beside FTW.
-const CONTROL: u64 = !0xff00_0000_0000;
-const MXCSR: usize = 3;
-const ST: usize = 4;
-const XMM: core::ops::Range<usize> = 20..52;
-/// Of an ST's second word, what belongs to its 80 bits.
-const ST_HIGH: u64 = 0xffff;
-
 /// What a restore reads of the legacy region: all before its reserved bytes.
 pub(super) const STATE_BYTES: usize = 8 * XMM.end;
+
+/// Copies what a restore reads of the legacy region.
+#[inline(always)]
+pub(super) fn copy_state(image: &Image<'_>, out: &mut [u8; MIN_IMAGE_BYTES]) {
+    let (to, _) = out.split_at_mut(STATE_BYTES);
+    bytes::copy_words(to, &image.legacy().as_bytes()[..STATE_BYTES]);
+}
 
 /// What the head of an image says.
 #[derive(Clone, Copy)]
@@ -35,6 +31,8 @@ pub(super) struct Head {
     xmm: bool,
     mxcsr: u32,
     xstate_bv: ComponentSet,
+    /// XCOMP_BV of the header; 0 in the standard form.
+    pub(super) xcomp_bv: u64,
 }
 
 impl Head {
@@ -43,7 +41,7 @@ impl Head {
     /// SSE holds state for its MXCSR alone too: a compacted restore takes MXCSR
     /// only with XSTATE_BV\[1\], while XSAVE may have cleared that bit (all XMM
     /// zero) with an MXCSR that is not INIT. Everybody's conversion lost it there.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(image: &Image<'_>, held: ComponentSet, components: ComponentSet) -> Self {
         let sse = ComponentSet::only(ComponentIndex::SSE);
         let owners = sse.union(ComponentSet::only(ComponentIndex::AVX));
@@ -62,18 +60,25 @@ impl Head {
             xmm: held.contains(sse),
             mxcsr,
             xstate_bv,
+            xcomp_bv: 0,
         }
     }
 
     /// XSTATE_BV of the image that is written.
+    #[inline(always)]
     pub(super) const fn xstate_bv(&self) -> ComponentSet {
         self.xstate_bv
     }
 
-    /// Makes the bytes of `image`, which were copied to `out`, those of the image
+    #[inline(always)]
+    const fn header(&self) -> XsaveHeader {
+        XsaveHeader::with(self.xstate_bv, self.xcomp_bv)
+    }
+
+    /// Makes the bytes of the image, which were copied to `out`, those of the image
     /// that is written, as far as a restore reads them.
-    #[inline]
-    pub(super) fn patch(&self, header: &XsaveHeader, out: &mut [u8; MIN_IMAGE_BYTES]) {
+    #[inline(always)]
+    pub(super) fn patch(&self, out: &mut [u8; MIN_IMAGE_BYTES]) {
         let (to, header_out) = parts(out);
         if !self.x87 && rule!("init-fills-in-x87") {
             init_x87(to);
@@ -81,24 +86,21 @@ impl Head {
         // MXCSR_MASK beside it is nobody's state: one store of a word.
         to[MXCSR] = U64::new(self.mxcsr.into());
         if !self.xmm && rule!("init-fills-in-xmm") {
-            bytes::zero(to[XMM].as_mut_bytes());
+            init_xmm(to);
         }
-        *header_out = *header;
+        *header_out = self.header();
     }
 
-    /// Writes the legacy region and `header` to `out`, every byte. Where `COPIED`,
+    /// Writes the legacy region and the header to `out`, every byte. Where `COPIED`,
     /// the bytes of `image` are there already, and what must differ is written.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write<const COPIED: bool>(
         &self,
         image: &Image<'_>,
-        header: &XsaveHeader,
         out: &mut [u8; MIN_IMAGE_BYTES],
     ) {
         let (to, header_out) = parts(out);
-        let Ok(from) = Words::ref_from_bytes(image.legacy().as_bytes()) else {
-            unreachable!("a legacy region has 512 bytes");
-        };
+        let from = image.legacy().words();
         if self.x87 || !rule!("init-fills-in-x87") {
             to[0] = U64::new(from[0].get() & kept(CONTROL));
             if !COPIED {
@@ -115,14 +117,14 @@ impl Head {
         }
         to[MXCSR] = U64::new(self.mxcsr.into());
         if !self.xmm && rule!("init-fills-in-xmm") {
-            bytes::zero(to[XMM].as_mut_bytes());
+            init_xmm(to);
         } else if !COPIED {
-            bytes::copy(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
+            bytes::copy_words(to[XMM].as_mut_bytes(), from[XMM].as_bytes());
         }
         if rule!("canonical-reserved-bytes") {
             to[XMM.end..].fill(U64::ZERO);
         }
-        *header_out = *header;
+        *header_out = self.header();
     }
 }
 
@@ -136,7 +138,7 @@ fn kept(state: u64) -> u64 {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parts(out: &mut [u8; MIN_IMAGE_BYTES]) -> (&mut Words, &mut XsaveHeader) {
     let (legacy, header) = out.split_at_mut(LEGACY_BYTES);
     let (Ok(legacy), Ok(header)) = (
@@ -148,8 +150,14 @@ fn parts(out: &mut [u8; MIN_IMAGE_BYTES]) -> (&mut Words, &mut XsaveHeader) {
     (legacy, header)
 }
 
+#[inline(never)]
 fn init_x87(to: &mut Words) {
     to[0] = U64::new(FCW_INIT as u64);
     (to[1], to[2]) = (U64::ZERO, U64::ZERO);
     bytes::zero(to[ST..XMM.start].as_mut_bytes());
+}
+
+#[inline(never)]
+fn init_xmm(to: &mut Words) {
+    bytes::zero(to[XMM].as_mut_bytes());
 }

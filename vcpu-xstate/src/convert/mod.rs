@@ -12,10 +12,11 @@ use core::fmt;
 
 use crate::bytes::{self, LONG_BYTES};
 use crate::component::ComponentSet;
-use crate::header::XsaveHeader;
+use crate::header::COMPACTED;
 use crate::image::Image;
-use crate::layout::{Form, Geometry, MIN_IMAGE_BYTES, PerComponent};
-use head::{Head, STATE_BYTES};
+use crate::layout::{Cut, Form, Geometry, MIN_IMAGE_BYTES, PerComponent};
+use crate::mutants::rule;
+use head::Head;
 use runs::Places;
 
 /// Where an image is written to: a form, a layout, and a geometry.
@@ -32,7 +33,7 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     /// Bytes that the image takes.
-    #[inline]
+    #[inline(always)]
     pub fn size_bytes(&self) -> usize {
         self.geometry.image_size(self.form, self.layout)
     }
@@ -43,6 +44,7 @@ impl Target<'_> {
     }
 
     /// The components that it has a place for, x87 and SSE always.
+    #[inline(always)]
     const fn room(&self) -> ComponentSet {
         let known = self.layout.intersection(self.geometry.known());
         let placed = match self.form {
@@ -103,7 +105,7 @@ pub struct Canonical {
 ///
 /// # Errors
 /// `out` is too small; nothing was written.
-#[inline]
+#[inline(always)]
 pub fn transfer(
     image: &Image<'_>,
     components: ComponentSet,
@@ -112,47 +114,58 @@ pub fn transfer(
 ) -> Result<(), TooSmall> {
     let out = room(&target, out)?;
     let plan = Plan::new(image, components, &target);
-    let from = image.bytes();
-    match one_piece(image, plan.extended, &target, true) {
-        Some(end) if end >= LONG_BYTES => bytes::copy(&mut out[..end], &from[..end]),
-        Some(end) => {
-            // Words go around the header and what lies before it unread.
-            bytes::copy(&mut out[..STATE_BYTES], &from[..STATE_BYTES]);
-            let extended = MIN_IMAGE_BYTES..end;
-            bytes::copy(&mut out[extended.clone()], &from[extended]);
+    match cut(image, plan.extended, &target) {
+        Some(cut) => {
+            let from = image.bytes();
+            if cut.same_end >= LONG_BYTES {
+                bytes::copy(&mut out[..cut.same_end], &from[..cut.same_end]);
+            } else {
+                // Words go around the header and what lies before it unread.
+                head::copy_state(image, first(out));
+                let extended = MIN_IMAGE_BYTES..cut.same_end;
+                bytes::copy(&mut out[extended.clone()], &from[extended]);
+            }
+            copy_second(&cut, from, out);
         }
-        None => transfer_runs(image, plan.extended, &target, out),
+        None => transfer_runs(*image, plan.extended, target, out),
     }
-    plan.head.patch(&plan.header, first(out));
+    plan.head.patch(first(out));
     Ok(())
 }
 
-/// The same without what is made of the head, where there is more than one piece.
+/// The same without what is made of the head, where there are more than two
+/// runs. By value, as whatever is rare here: so nothing is kept in memory for it
+/// where it is not called.
 #[inline(never)]
-fn transfer_runs(image: &Image<'_>, extended: ComponentSet, target: &Target<'_>, out: &mut [u8]) {
+fn transfer_runs(image: Image<'_>, extended: ComponentSet, target: Target<'_>, out: &mut [u8]) {
     let (mut own_from, mut own_to) = (None, None);
-    let places = Places::new(image, target, &mut own_from, &mut own_to);
-    bytes::copy(&mut out[..STATE_BYTES], &image.bytes()[..STATE_BYTES]);
-    places.each_run(extended, |run| run.copy(image, out));
+    let places = Places::new(&image, &target, &mut own_from, &mut own_to);
+    head::copy_state(&image, first(out));
+    places.each_run(extended, |run| run.copy(&image, out));
     if !places.one_machine() {
         places.clear_tails(extended, out);
     }
 }
 
-/// Where `extended` ends, if both images are of one machine and it lies in one
-/// piece with legacy region and header, at the same places in both.
-#[inline]
-fn one_piece(
-    image: &Image<'_>,
-    extended: ComponentSet,
-    target: &Target<'_>,
-    with_gaps: bool,
-) -> Option<usize> {
+/// How `extended` is copied, if both images are of one machine and it is
+/// known beforehand.
+#[inline(always)]
+fn cut(image: &Image<'_>, extended: ComponentSet, target: &Target<'_>) -> Option<Cut> {
     if !core::ptr::eq(image.geometry(), target.geometry) {
         return None;
     }
-    let images = [(image.form(), image.layout()), (target.form, target.layout)];
-    target.geometry.one_piece(extended, images, with_gaps)
+    let from = (image.form(), image.layout());
+    target
+        .geometry
+        .cut(extended, from, (target.form, target.layout))
+}
+
+#[inline(always)]
+fn copy_second(cut: &Cut, from: &[u8], out: &mut [u8]) {
+    if cut.len != 0 {
+        let to = &mut out[cut.to..cut.to + cut.len];
+        bytes::copy(to, &from[cut.from..cut.from + cut.len]);
+    }
 }
 
 /// As [`transfer`], and every byte of the image that is no state is zero: for
@@ -160,7 +173,7 @@ fn one_piece(
 ///
 /// # Errors
 /// `out` is too small; nothing was written.
-#[inline]
+#[inline(always)]
 pub fn transfer_whole(
     image: &Image<'_>,
     components: ComponentSet,
@@ -169,6 +182,62 @@ pub fn transfer_whole(
 ) -> Result<(), TooSmall> {
     let out = room(&target, out)?;
     let plan = Plan::new(image, components, &target);
+    write_whole(image, &plan, &target, out);
+    Ok(())
+}
+
+/// Writes every byte of `out`, which is as long as the image.
+#[inline(always)]
+fn write_whole(image: &Image<'_>, plan: &Plan, target: &Target<'_>, out: &mut [u8]) {
+    let from = image.bytes();
+    match cut(image, plan.extended, target) {
+        // A long copy takes the head with it: what of it must differ is written
+        // over it. Words go better around the head.
+        Some(cut) if cut.same_end >= LONG_BYTES => {
+            bytes::copy(&mut out[..cut.same_end], &from[..cut.same_end]);
+            plan.head.write::<true>(image, first(out));
+            whole_second(&cut, plan.extended, image, target, out);
+        }
+        Some(cut) => {
+            plan.head.write::<false>(image, first(out));
+            let extended = MIN_IMAGE_BYTES..cut.same_end;
+            bytes::copy(&mut out[extended.clone()], &from[extended]);
+            whole_second(&cut, plan.extended, image, target, out);
+        }
+        None => whole_runs(*image, *plan, *target, out),
+    }
+}
+
+/// What of a whole image is behind its first run.
+#[inline(always)]
+fn whole_second(
+    cut: &Cut,
+    extended: ComponentSet,
+    image: &Image<'_>,
+    target: &Target<'_>,
+    out: &mut [u8],
+) {
+    if cut.len != 0 {
+        if cut.to != cut.same_end {
+            bytes::zero(&mut out[cut.same_end..cut.to]);
+        }
+        copy_second(cut, image.bytes(), out);
+    }
+    if rule!("canonical-gaps") && !cut.gap.is_empty() {
+        bytes::zero(&mut out[cut.gap.clone()]);
+    }
+    let tailed = extended.intersection(target.geometry.tailed());
+    if !tailed.is_empty() {
+        runs::clear_tails(tailed, *image, *target, out);
+    }
+    if cut.end() != out.len() {
+        bytes::zero(&mut out[cut.end()..]);
+    }
+}
+
+/// The same where there are more than two runs.
+#[inline(never)]
+fn whole_runs(image: Image<'_>, plan: Plan, target: Target<'_>, out: &mut [u8]) {
     // Offsets that do not ascend: all is cleared before anything is written.
     let cleared = target.form == Form::Standard && !target.geometry.standard_ascends();
     if cleared {
@@ -176,46 +245,24 @@ pub fn transfer_whole(
     }
     let mut end = MIN_IMAGE_BYTES;
     let (mut own_from, mut own_to) = (None, None);
-    let places = Places::new(image, &target, &mut own_from, &mut own_to);
-    // A long copy takes the head with it: what of it must differ is written
-    // over it. Words go better around the head.
-    let mut copied = false;
-    let from = image.bytes();
-    if let Some(piece) = one_piece(image, plan.extended, &target, false) {
-        end = piece;
-        copied = end >= LONG_BYTES;
-        let start = if copied { 0 } else { MIN_IMAGE_BYTES };
-        bytes::copy(&mut out[start..end], &from[start..end]);
-    } else {
-        places.each_run(plan.extended, |run| {
-            if !cleared && run.to > end {
-                bytes::zero(&mut out[end..run.to]);
-            }
-            end = run.to_end;
-            let beside = run.to == MIN_IMAGE_BYTES && run.from == MIN_IMAGE_BYTES;
-            if beside && end >= LONG_BYTES {
-                copied = true;
-                bytes::copy(&mut out[..end], &from[..end]);
-            } else {
-                run.copy(image, out);
-            }
-            run.clear_gap(out);
-        });
-    }
+    let places = Places::new(&image, &target, &mut own_from, &mut own_to);
+    places.each_run(plan.extended, |run| {
+        if !cleared && run.to > end {
+            bytes::zero(&mut out[end..run.to]);
+        }
+        end = run.to_end;
+        run.copy(&image, out);
+        run.clear_gap(out);
+    });
     if !cleared {
         bytes::zero(&mut out[end..]);
     }
     places.clear_tails(plan.extended, out);
-    if copied {
-        plan.head.write::<true>(image, &plan.header, first(out));
-    } else {
-        plan.head.write::<false>(image, &plan.header, first(out));
-    }
-    Ok(())
+    plan.head.write::<false>(&image, first(out));
 }
 
 /// The bytes of `out` that the image takes.
-#[inline]
+#[inline(always)]
 fn room<'o>(target: &Target<'_>, out: &'o mut [u8]) -> Result<&'o mut [u8], TooSmall> {
     let (needed_bytes, given_bytes) = (target.size_bytes(), out.len());
     out.get_mut(..needed_bytes).ok_or(TooSmall {
@@ -224,7 +271,7 @@ fn room<'o>(target: &Target<'_>, out: &'o mut [u8]) -> Result<&'o mut [u8], TooS
     })
 }
 
-#[inline]
+#[inline(always)]
 fn first(out: &mut [u8]) -> &mut [u8; MIN_IMAGE_BYTES] {
     let Some(first) = out.first_chunk_mut() else {
         unreachable!("no image is shorter than its head");
@@ -233,32 +280,29 @@ fn first(out: &mut [u8]) -> &mut [u8; MIN_IMAGE_BYTES] {
 }
 
 /// What the written image will say of itself.
+#[derive(Clone, Copy)]
 struct Plan {
     head: Head,
-    header: XsaveHeader,
     /// What is written of the extended region.
     extended: ComponentSet,
 }
 
 impl Plan {
-    #[inline]
+    #[inline(always)]
     fn new(image: &Image<'_>, components: ComponentSet, target: &Target<'_>) -> Self {
-        let wanted = components.intersection(target.room());
+        let room = target.room();
+        let wanted = components.intersection(room);
         let held = image.xstate_bv().intersection(wanted);
-        let head = Head::of(image, held, components);
-        let header = match target.form {
-            Form::Standard => XsaveHeader::standard(head.xstate_bv()),
+        let mut head = Head::of(image, held, components);
+        if target.form == Form::Compacted {
             // The legacy region is there whether XCOMP_BV names it or not, but what is
             // in use of it must be named (SDM Vol. 1, 13.8.2), and what has no place
             // here must not.
-            Form::Compacted => {
-                let named = target.layout.intersection(target.room());
-                XsaveHeader::compacted(head.xstate_bv(), named.union(head.xstate_bv()))
-            }
-        };
+            let named = target.layout.intersection(room).union(head.xstate_bv());
+            head.xcomp_bv = named.bits() | COMPACTED;
+        }
         Self {
             head,
-            header,
             extended: held.difference(ComponentSet::LEGACY),
         }
     }
@@ -272,7 +316,7 @@ pub fn canonical_size(image: &Image<'_>, leave_out: ComponentSet) -> usize {
 
 /// What of an image the canonical one holds: what is in use and not left out,
 /// and SSE where its MXCSR is kept for AVX, as [`transfer`] says.
-#[inline]
+#[inline(always)]
 fn kept(image: &Image<'_>, leave_out: ComponentSet) -> ComponentSet {
     let components = image.in_use().difference(leave_out);
     Head::of(image, components, components).xstate_bv()
@@ -282,7 +326,7 @@ fn kept(image: &Image<'_>, leave_out: ComponentSet) -> ComponentSet {
 ///
 /// # Errors
 /// `out` is too small; nothing was written.
-#[inline]
+#[inline(always)]
 pub fn canonicalise(
     image: &Image<'_>,
     leave_out: ComponentSet,
@@ -294,10 +338,12 @@ pub fn canonicalise(
         form: Form::Compacted,
         layout: components,
     };
-    transfer_whole(image, components.difference(leave_out), target, out)?;
+    let out = room(&target, out)?;
+    let plan = Plan::new(image, components.difference(leave_out), &target);
+    write_whole(image, &plan, &target, out);
     Ok(Canonical {
         components,
-        len_bytes: target.size_bytes(),
+        len_bytes: out.len(),
     })
 }
 

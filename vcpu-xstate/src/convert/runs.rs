@@ -149,3 +149,15 @@ impl<'a> Places<'a> {
         }
     }
 }
+
+/// The same of two images of one machine.
+#[inline(never)]
+pub(super) fn clear_tails(
+    tailed: ComponentSet,
+    image: Image<'_>,
+    target: Target<'_>,
+    out: &mut [u8],
+) {
+    let (mut own_from, mut own_to) = (None, None);
+    Places::new(&image, &target, &mut own_from, &mut own_to).clear_tails(tailed, out);
+}

@@ -64,6 +64,16 @@ pub enum Tail {
     Unread,
 }
 
+/// What it means that an image holds what its IA32_XFD disables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderXfd {
+    /// That it is no image: no save leaves XSTATE_BV so (SDM Vol. 1, 13.14).
+    Refused,
+    /// Nothing: KVM's buffers have anything there, and a load of one makes it
+    /// INIT. It is left out, and reported.
+    Init,
+}
+
 /// What to do with state of components that the vCPU's policy does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
@@ -115,6 +125,8 @@ pub struct ForeignImage<'a> {
     pub accepts: Accepts,
     /// What may follow it.
     pub tail: Tail,
+    /// What it may hold of components that its IA32_XFD disables.
+    pub under_xfd: UnderXfd,
     /// Its registers.
     pub registers: ForeignRegisters,
 }
@@ -127,6 +139,7 @@ impl<'a> ForeignImage<'a> {
             bytes,
             accepts: Accepts::Either,
             tail: Tail::None,
+            under_xfd: UnderXfd::Refused,
             registers,
         }
     }
@@ -138,6 +151,7 @@ impl<'a> ForeignImage<'a> {
             bytes,
             accepts: Accepts::Standard,
             tail: Tail::Unread,
+            under_xfd: UnderXfd::Init,
             registers,
         }
     }
@@ -148,6 +162,7 @@ impl<'a> ForeignImage<'a> {
             bytes,
             accepts: Accepts::Standard,
             tail: Tail::None,
+            under_xfd: UnderXfd::Refused,
             registers: ForeignRegisters {
                 accum: Some(xcr0_accum),
                 ..ForeignRegisters::xcr0(xcr0)

@@ -4,7 +4,7 @@ use core::fmt;
 
 use zerocopy::FromBytes;
 
-use super::{Accepts, Excess, ForeignError, ForeignImage, Tail};
+use super::{Accepts, Excess, ForeignError, ForeignImage, Tail, UnderXfd};
 use crate::bytes::is_zero;
 use crate::component::ComponentSet;
 use crate::cpuid::HostXstate;
@@ -13,9 +13,11 @@ use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
-use crate::validate::{Claims, Rejection as R, TrustedImage, Values, check_claims, check_contents};
+use crate::validate::{
+    Claims, Registers, Rejection as R, TrustedImage, check_claims, check_contents,
+};
 
-/// What a lenient read left out.
+/// What a read left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Components whose state the image held.
@@ -24,12 +26,16 @@ pub struct Dropped {
     pub in_use: ComponentSet,
     /// Components that were only said to hold state at some time.
     pub accum: ComponentSet,
+    /// Components that the guest's IA32_XFD disables, of which a KVM buffer
+    /// says nothing, whatever its XSTATE_BV has ([`UnderXfd::Init`]). Left out
+    /// of a strict read too: nothing is lost.
+    pub disabled: ComponentSet,
 }
 
 impl Dropped {
     /// Whether nothing was left out.
     pub const fn is_empty(&self) -> bool {
-        self.state.is_empty() && self.accum.is_empty()
+        self.state.is_empty() && self.accum.is_empty() && self.disabled.is_empty()
     }
 }
 
@@ -39,9 +45,11 @@ impl fmt::Display for Dropped {
             return f.write_str("none");
         }
         let mut separator = "";
-        for component in self.state.union(self.accum) {
+        for component in self.state.union(self.accum).union(self.disabled) {
             let held = if self.in_use.has(component) {
                 " (in use)"
+            } else if self.disabled.has(component) {
+                " (disabled by IA32_XFD)"
             } else {
                 ""
             };
@@ -57,7 +65,8 @@ impl fmt::Display for Dropped {
 pub struct Taken<'a> {
     /// The image, with its registers.
     pub image: TrustedImage<'a>,
-    /// What was left out of it: empty after a strict read.
+    /// What was left out of it: after a strict read, no more than what the
+    /// guest's own IA32_XFD disables.
     pub dropped: Dropped,
 }
 
@@ -75,7 +84,7 @@ pub fn read<'a>(
 ) -> Result<Taken<'a>, ForeignError> {
     let (form, header) = check_header(foreign)?;
     let beyond = check_excess(header, form, policy, excess)?;
-    let (values, accum) = check_registers(foreign, header, geometry, host, policy, excess)?;
+    let (registers, accum) = check_registers(foreign, header, geometry, host, policy, excess)?;
     let layout = match form {
         Form::Standard => extent(foreign),
         Form::Compacted => header.layout(),
@@ -89,18 +98,27 @@ pub fn read<'a>(
         return Err(R::XstateBvXcompBv(held, layout).into());
     }
     let held = header.xstate_bv().difference(beyond);
-    check_held(foreign.bytes, geometry, form, held, &values)?;
+    let disabled = match foreign.under_xfd {
+        UnderXfd::Init if rule!("kvm-state-under-xfd") => {
+            held.intersection(registers.xfd.components())
+        }
+        _ => ComponentSet::EMPTY,
+    };
+    let held = held.difference(disabled);
+    check_held(foreign.bytes, geometry, form, held, &registers)?;
 
     // What `Image` wants has been checked, each under its own name.
     let too_short = R::TooShort(foreign.bytes.len() as u64, MIN_IMAGE_BYTES as u64);
-    let image = Image::without(foreign.bytes, geometry, form, beyond).ok_or(too_short)?;
+    let image =
+        Image::without(foreign.bytes, geometry, form, beyond.union(disabled)).ok_or(too_short)?;
     check_contents(&image, host)?;
     Ok(Taken {
-        image: TrustedImage::new(image, values),
+        image: TrustedImage::new(image, registers.on(host)),
         dropped: Dropped {
             state: beyond,
             in_use: in_use(foreign.bytes, geometry, form, layout, beyond),
             accum,
+            disabled,
         },
     })
 }
@@ -174,7 +192,7 @@ fn check_registers(
     host: &HostXstate,
     policy: &XstatePolicy,
     excess: Excess,
-) -> Result<(Values, ComponentSet), ForeignError> {
+) -> Result<(Registers, ComponentSet), ForeignError> {
     let registers = &foreign.registers;
     let (accum, dropped) = match registers.accum {
         Some(bits) => {
@@ -202,8 +220,8 @@ fn check_registers(
         xcomp_bv: header.xcomp_bv(),
         xsave: policy.xsave,
     };
-    let values = check_claims(&claims, geometry, host, policy)?;
-    Ok((values, dropped))
+    let registers = check_claims(&claims, geometry, host, policy)?;
+    Ok((registers, dropped))
 }
 
 /// The components that the length of a standard image follows.
@@ -253,7 +271,7 @@ fn check_held(
     geometry: &Geometry,
     form: Form,
     held: ComponentSet,
-    values: &Values,
+    registers: &Registers,
 ) -> Result<(), ForeignError> {
     if form == Form::Standard {
         let nowhere = held.intersection(geometry.supervisor());
@@ -263,10 +281,10 @@ fn check_held(
             return Err(ForeignError::Supervisor(component, held.bits()));
         }
     }
-    if rule!("foreign-xstate-bv-accum") && !values.accum.contains(held) {
-        return Err(R::XstateBvAccum(held.bits(), values.accum.bits()).into());
+    if rule!("foreign-xstate-bv-accum") && !registers.accum.contains(held) {
+        return Err(R::XstateBvAccum(held.bits(), registers.accum.bits()).into());
     }
-    let enabled = ComponentSet::ALL.difference(values.xfd.components());
+    let enabled = ComponentSet::ALL.difference(registers.xfd.components());
     if rule!("foreign-xstate-bv-xfd") && !enabled.contains(held) {
         return Err(R::XstateBvXfd(held.bits(), enabled.bits()).into());
     }

@@ -11,7 +11,7 @@ use crate::image::{Image, payload};
 use crate::layout::{Form, Geometry};
 use crate::legacy::LegacyRegion;
 use crate::masks::XstatePolicy;
-use crate::testing::{any_geometry, bochs_sapphire_rapids, geometry, host, user};
+use crate::testing::{any_geometry, bochs_sapphire_rapids, geometry, host, stride, user};
 
 pub(super) fn set(bits: u64) -> ComponentSet {
     ComponentSet::from_bits_retain(bits)
@@ -98,7 +98,8 @@ fn xstate_bv(bytes: &[u8]) -> u64 {
 #[test]
 fn each_form_gives_the_state_that_it_holds() {
     let all = policy(0x6_5ae7);
-    for held in [0, 0x3, 0x4, 0xe6, 0x2e7, 0x6_02e7] {
+    let each = [0, 0x3, 0x4, 0xe6, 0x2e7, 0x6_02e7];
+    for held in each.into_iter().step_by(stride(4)) {
         let std = standard(0x6_02e7, held);
         let expected = canonical(&std, Form::Standard);
         let mut kvm = std.clone();
@@ -145,7 +146,7 @@ fn a_raw_compacted_image_holds_supervisor_state() {
 #[test]
 fn header_read_before_the_length_check() {
     let bytes = standard(0x7, 0x7);
-    for len in 0..MIN_IMAGE_BYTES {
+    for len in (0..MIN_IMAGE_BYTES).step_by(stride(191)) {
         let bytes = &bytes[..len];
         for foreign in [
             ForeignImage::raw(bytes, ForeignRegisters::xcr0(7)),
@@ -326,6 +327,7 @@ fn what_is_dropped_keeps_its_place() {
 
 /// CRIU #1448, Cloud Hypervisor #7533.
 #[test]
+#[cfg_attr(miri, ignore = "tiles are small under Miri")]
 fn hard_coded_4096_with_amx() {
     let bytes = &standard(0x6_02e7, 0x6_0003)[..4096];
     let foreign = ForeignImage::kvm(bytes, ForeignRegisters::xcr0(0x6_02e7));
@@ -411,11 +413,37 @@ fn xstate_bv_with_what_xfd_disables() {
         xfd: 1 << 18,
         ..ForeignRegisters::xcr0(0x6_02e7)
     };
-    let foreign = ForeignImage::kvm(&bytes, registers);
+    let foreign = ForeignImage::raw(&bytes, registers);
     assert_eq!(
         refused(&foreign, &policy(0x6_02e7), Excess::Drop),
         "xstate-bv-xfd"
     );
+}
+
+/// A buffer that KVM gave was refused: state under XFD is undefined there, and
+/// KVM itself makes it INIT when it is loaded.
+#[test]
+fn kvm_buffer_with_tiles_under_xfd() {
+    let bytes = standard(0x6_02e7, 0x6_0003);
+    let registers = ForeignRegisters {
+        xfd: 1 << 18,
+        ..ForeignRegisters::xcr0(0x6_02e7)
+    };
+    let foreign = ForeignImage::kvm(&bytes, registers);
+    for excess in [Excess::Refuse, Excess::Drop] {
+        let (read, dropped) = taken(&foreign, &policy(0x6_02e7), excess).unwrap();
+        assert_eq!(xstate_bv(&read), 0x2_0003);
+        assert_eq!(
+            dropped.disabled,
+            ComponentSet::only(ComponentIndex::TILEDATA)
+        );
+        assert!(dropped.state.is_empty() && dropped.in_use.is_empty());
+        assert_eq!(dropped.to_string(), "tiledata (disabled by IA32_XFD)");
+    }
+    // Enabled, the same bytes are state.
+    let foreign = ForeignImage::kvm(&bytes, ForeignRegisters::xcr0(0x6_02e7));
+    let (read, dropped) = taken(&foreign, &policy(0x6_02e7), Excess::Refuse).unwrap();
+    assert_eq!((xstate_bv(&read), dropped.is_empty()), (0x6_0003, true));
 }
 
 #[test]
@@ -534,6 +562,7 @@ proptest! {
             bytes: &bytes,
             accepts: if standard { Accepts::Standard } else { Accepts::Either },
             tail: [Tail::None, Tail::Zeros, Tail::Unread][tail],
+            under_xfd: UnderXfd::Refused,
             registers: ForeignRegisters {
                 xcr0: word(2) & policy.mask.bits() | 1,
                 accum: told.then(|| word(3) | word(2)),

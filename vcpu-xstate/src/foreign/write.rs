@@ -15,6 +15,9 @@ use crate::percpu::PcpuXstate;
 use crate::transit::{ExportError, Exported};
 use crate::validate::{Claims, TrustedImage};
 
+/// Bytes of Linux's `struct kvm_xsave`.
+const KVM_XSAVE_BYTES: usize = 4096;
+
 /// What a form is like that an image is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -27,6 +30,8 @@ pub struct Destination {
     elsewhere: ComponentSet,
     /// Components whose XSTATE_BV bit is set although they are INIT.
     spelled_out: ComponentSet,
+    /// The interface's smallest buffer, in bytes: what reads it reads as many.
+    least_bytes: usize,
 }
 
 impl Destination {
@@ -37,17 +42,20 @@ impl Destination {
         msrs: false,
         elsewhere: ComponentSet::EMPTY,
         spelled_out: ComponentSet::EMPTY,
+        least_bytes: MIN_IMAGE_BYTES,
     };
 
     /// KVM's buffers: as long as KVM says (KVM_CHECK_EXTENSION of
-    /// KVM_CAP_XSAVE2, 4096 at least); IA32_XSS, IA32_XFD and IA32_XFD_ERR go
-    /// by KVM_SET_MSRS. PKRU is spelled out, because KVMs before Linux 6.2
-    /// leave the vCPU's PKRU as it was where its bit is clear.
+    /// KVM_CAP_XSAVE2), never below the 4096 bytes of `struct kvm_xsave`, which
+    /// KVM_SET_XSAVE reads whatever is in them; IA32_XSS, IA32_XFD and IA32_XFD_ERR go
+    /// by KVM_SET_MSRS. PKRU is spelled out, because KVM leaves the
+    /// vCPU's PKRU as it was where its bit is clear.
     pub const KVM: Self = Self {
         sized_by_accum: false,
         msrs: true,
         elsewhere: ComponentSet::EMPTY,
         spelled_out: ComponentSet::only(ComponentIndex::PKRU),
+        least_bytes: KVM_XSAVE_BYTES,
     };
 
     /// The same, for a caller who moves the registers of `components` in
@@ -68,7 +76,8 @@ pub struct Standard {
     pub xcr0: u64,
     /// User components that may hold state, groups whole: Xen's `xcr0_accum`.
     pub accum: u64,
-    /// Bytes of the image; those after it in the buffer are zero.
+    /// Bytes of the image, up to the end of the last component that its header
+    /// names; those after it in the buffer are zero.
     pub len_bytes: usize,
 }
 
@@ -76,16 +85,16 @@ impl TrustedImage<'_> {
     /// What was claimed and believed: what a blob's header has. XCOMP_BV is
     /// that of the image as it stands; 0 in the standard form.
     pub fn claims(&self) -> Claims {
-        let (values, image) = (self.values(), self.image());
+        let (registers, image) = (&self.values().registers, self.image());
         Claims {
-            xstate_mask: values.policy_mask.bits(),
-            xcr0: values.xcr0.bits(),
-            xss: values.xss.bits(),
-            xfd: values.xfd.bits(),
-            xfd_err: values.xfd_err.bits(),
-            accum: values.accum.bits(),
+            xstate_mask: registers.policy_mask.bits(),
+            xcr0: registers.xcr0.bits(),
+            xss: registers.xss.bits(),
+            xfd: registers.xfd.bits(),
+            xfd_err: registers.xfd_err.bits(),
+            accum: registers.accum.bits(),
             xcomp_bv: image.xcomp_bv(),
-            xsave: values.xsave,
+            xsave: registers.xsave,
         }
     }
 
@@ -113,7 +122,8 @@ impl TrustedImage<'_> {
         })
     }
 
-    /// Bytes of the image that [`write_standard`](Self::write_standard) needs.
+    /// Bytes of the buffer that [`write_standard`](Self::write_standard) needs:
+    /// the image, and what the interface reads besides.
     pub fn standard_size(&self, to: Destination) -> usize {
         standard_size(self.image(), &self.claims(), to)
     }
@@ -138,6 +148,7 @@ impl TrustedImage<'_> {
             msrs: false,
             elsewhere: ComponentSet::EMPTY,
             spelled_out: ComponentSet::EMPTY,
+            least_bytes: MIN_IMAGE_BYTES,
         };
         write_standard(self.image(), &self.claims(), buffer, &mut image)?;
         let (region, _) = image
@@ -148,7 +159,8 @@ impl TrustedImage<'_> {
 }
 
 impl VcpuXstate {
-    /// Bytes of the image that [`export_standard`](Self::export_standard) needs.
+    /// Bytes of the buffer that [`export_standard`](Self::export_standard) needs:
+    /// the image, and what the interface reads besides.
     pub fn standard_size<H: Hardware>(
         &mut self,
         cpu: &mut PcpuXstate<H>,
@@ -212,14 +224,29 @@ fn accumulated(geometry: &Geometry, claims: &Claims) -> ComponentSet {
     accum
 }
 
-fn standard_size(image: &Image<'_>, claims: &Claims, to: Destination) -> usize {
+/// What is INIT, but has to be said: of what the guest may have and its XFD
+/// does not disable.
+fn said(image: &Image<'_>, claims: &Claims, to: Destination) -> ComponentSet {
+    to.spelled_out
+        .intersection(ComponentSet::from_bits_retain(claims.xstate_mask))
+        .intersection(image.geometry().known())
+        .difference(to.elsewhere)
+        .difference(ComponentSet::from_bits_retain(claims.xfd))
+}
+
+/// Up to the end of the last component that the header will name.
+fn image_bytes(image: &Image<'_>, claims: &Claims, to: Destination) -> usize {
     let geometry = image.geometry();
     let room = if to.sized_by_accum {
         accumulated(geometry, claims)
     } else {
-        moved(image, claims, to)
+        moved(image, claims, to).union(said(image, claims, to))
     };
     geometry.image_size(Form::Standard, room)
+}
+
+fn standard_size(image: &Image<'_>, claims: &Claims, to: Destination) -> usize {
+    image_bytes(image, claims, to).max(to.least_bytes)
 }
 
 fn write_standard(
@@ -229,24 +256,13 @@ fn write_standard(
     out: &mut [u8],
 ) -> Result<Standard, Unholdable> {
     let geometry = image.geometry();
-    let moved = moved(image, claims, to);
+    let (moved, said) = (moved(image, claims, to), said(image, claims, to));
     check(geometry, claims, to, moved, out.len())?;
     let needed = standard_size(image, claims, to);
     if out.len() < needed {
         return Err(Unholdable::TooSmall(out.len() as u64, needed as u64));
     }
 
-    // What the guest may have and that is INIT, but has to be said.
-    let said = to
-        .spelled_out
-        .intersection(ComponentSet::from_bits_retain(claims.xstate_mask))
-        .difference(ComponentSet::from_bits_retain(claims.xfd));
-    let said = geometry
-        .placements(Form::Standard, said)
-        .filter(|place| place.range().end <= out.len())
-        .fold(ComponentSet::EMPTY, |all, place| {
-            all.union(ComponentSet::only(place.component))
-        });
     if rule!("write-zeroed") {
         out.fill(0);
     }
@@ -265,7 +281,7 @@ fn write_standard(
     Ok(Standard {
         xcr0: claims.xcr0,
         accum: accumulated(geometry, claims).bits(),
-        len_bytes: needed,
+        len_bytes: image_bytes(image, claims, to),
     })
 }
 

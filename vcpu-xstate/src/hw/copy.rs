@@ -4,6 +4,7 @@
 //! processor, and under an interpreter, the compiler's own copy does.
 
 /// Copies `from` to `to`, which are as long as each other.
+#[inline(always)]
 pub fn long(to: &mut [u8], from: &[u8]) {
     assert_eq!(to.len(), from.len(), "a copy of another length");
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -23,6 +24,7 @@ pub fn long(to: &mut [u8], from: &[u8]) {
 }
 
 /// Clears `to`.
+#[inline(always)]
 pub fn long_zero(to: &mut [u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the range is as long as RCX says and borrowed for writing. The

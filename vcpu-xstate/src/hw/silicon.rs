@@ -355,6 +355,7 @@ impl Hardware for Silicon {
     }
 }
 
-#[cfg(test)]
+// Miri has no instructions of the XSAVE family.
+#[cfg(all(test, not(miri)))]
 #[path = "silicon_tests.rs"]
 mod tests;

@@ -6,8 +6,10 @@
 //! For these the places stand in a table, which the one iterator fills; any
 //! other layout is walked.
 
-use super::{Form, Geometry, MIN_IMAGE_BYTES, Placements};
+use super::pieces::Pieces;
+use super::{Form, Geometry, MIN_IMAGE_BYTES, Placement, Placements};
 use crate::component::{ComponentIndex, ComponentSet};
+use crate::image::payload;
 
 /// One number for each component; 64, so that no index is out of range.
 pub(crate) type PerComponent = [u32; 64];
@@ -20,7 +22,9 @@ const fn slot(component: ComponentIndex) -> usize {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tables {
     sizes: PerComponent,
-    standard: PerComponent,
+    /// What the manuals define of them.
+    states: PerComponent,
+    standard: Places,
     /// In the standard form offsets ascend with the numbers.
     standard_ascends: bool,
     /// Components whose size is larger than what the manuals define of them.
@@ -33,102 +37,51 @@ pub(super) struct Tables {
     compacted: Pieces,
 }
 
-/// Sets of components that lie at the same places in two kinds of images, side
-/// by side from 576 on: copied in one piece. Each has one component more.
-///
-/// They are searched and not computed: the processor predicts which is the
-/// one, and so knows where the piece ends before it has read XSTATE_BV. A long
-/// copy, which does not begin before its length is known, begins sooner.
+/// Where components begin, and where an image ends whose last one it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pieces {
-    all: [Piece; Self::MOST],
-    /// How many there are.
-    len: usize,
-    /// How many have no alignment within.
-    gapless: usize,
+struct Places {
+    offsets: PerComponent,
+    /// After x87 and SSE it is legacy region and header that end.
+    ends: PerComponent,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Piece {
-    set: ComponentSet,
-    /// The components that a layout must not have besides: every one below the
-    /// last one of the set, but for x87 and SSE.
-    without: ComponentSet,
-    end: u32,
-}
-
-impl Pieces {
-    /// More than any machine's user components below the first supervisor one.
-    const MOST: usize = 12;
+impl Places {
     const EMPTY: Self = Self {
-        all: [Piece {
-            set: ComponentSet::EMPTY,
-            without: ComponentSet::EMPTY,
-            end: MIN_IMAGE_BYTES as u32,
-        }; Self::MOST],
-        len: 1,
-        gapless: 1,
+        offsets: [0; 64],
+        ends: {
+            let mut ends = [0; 64];
+            (ends[0], ends[1]) = (MIN_IMAGE_BYTES as u32, MIN_IMAGE_BYTES as u32);
+            ends
+        },
     };
 
-    /// The places of one kind of image, as far as they are the same in the other.
-    fn of(one: Placements<'_>, mut other: Placements<'_>) -> Self {
-        let mut pieces = Self::EMPTY;
-        let (mut set, mut end, mut gapless) = (ComponentSet::EMPTY, MIN_IMAGE_BYTES, true);
-        for place in one.take(Self::MOST - 1) {
-            if other.next() != Some(place) || place.offset_bytes.wrapping_sub(end) >= 64 {
-                break;
-            }
-            gapless &= place.offset_bytes == end;
-            set.insert(ComponentSet::only(place.component));
-            end = place.range().end;
-            let below = ComponentSet::from_bits_retain(place.component.bit() - 1);
-            pieces.all[pieces.len] = Piece {
-                set,
-                without: below.difference(set).difference(ComponentSet::LEGACY),
-                end: end as u32,
-            };
-            pieces.len += 1;
-            pieces.gapless += usize::from(gapless);
-        }
-        pieces
-    }
-
-    /// Where `held` ends in images whose components, as far as their order
-    /// places them, are `layouts`; if it is one piece there. `with_gaps` or
-    /// only if it has none.
-    #[inline]
-    pub(super) fn end(
-        &self,
-        held: ComponentSet,
-        layouts: ComponentSet,
-        with_gaps: bool,
-    ) -> Option<usize> {
-        let len = if with_gaps { self.len } else { self.gapless };
-        let piece = self.all.iter().take(len).find(|piece| piece.set == held)?;
-        (!layouts.intersects(piece.without)).then_some(piece.end as usize)
+    fn set(&mut self, place: Placement) {
+        self.offsets[slot(place.component)] = place.offset_bytes as u32;
+        self.ends[slot(place.component)] = place.range().end as u32;
     }
 }
 
 /// The compacted places of one order of components.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Packed {
+    /// x87 and SSE among them.
     order: ComponentSet,
-    offsets: PerComponent,
+    places: Places,
 }
 
 impl Packed {
     const EMPTY: Self = Self {
-        order: ComponentSet::EMPTY,
-        offsets: [0; 64],
+        order: ComponentSet::LEGACY,
+        places: Places::EMPTY,
     };
 
     fn of(geometry: &Geometry, order: ComponentSet) -> Self {
         let mut packed = Self {
-            order,
+            order: order.union(ComponentSet::LEGACY),
             ..Self::EMPTY
         };
         for place in geometry.placements(Form::Compacted, order) {
-            packed.offsets[slot(place.component)] = place.offset_bytes as u32;
+            packed.places.set(place);
         }
         packed
     }
@@ -137,7 +90,8 @@ impl Packed {
 impl Tables {
     pub(super) const EMPTY: Self = Self {
         sizes: [0; 64],
-        standard: [0; 64],
+        states: [0; 64],
+        standard: Places::EMPTY,
         standard_ascends: true,
         tailed: ComponentSet::EMPTY,
         user: Packed::EMPTY,
@@ -148,69 +102,77 @@ impl Tables {
 
     pub(super) fn of(geometry: &Geometry) -> Self {
         let known = geometry.known.difference(ComponentSet::LEGACY);
+        let user = known.difference(geometry.supervisor);
         let mut tables = Self {
-            user: Packed::of(geometry, known.difference(geometry.supervisor)),
+            user: Packed::of(geometry, user),
             all: Packed::of(geometry, known),
+            between_forms: Pieces::between_forms(geometry, user),
+            compacted: Pieces::compacted(geometry, user),
             ..Self::EMPTY
         };
-        let user = known.difference(geometry.supervisor);
-        let compacted = |order| geometry.placements(Form::Compacted, order);
-        tables.between_forms =
-            Pieces::of(compacted(user), geometry.placements(Form::Standard, user));
-        tables.compacted = Pieces::of(compacted(user), compacted(known));
         for place in geometry.placements(Form::Compacted, known) {
             tables.sizes[slot(place.component)] = place.size_bytes as u32;
-            let defined = place.component.payload_bytes();
-            if defined.is_some_and(|defined| defined < place.size_bytes) {
+            let state = payload(place).len();
+            tables.states[slot(place.component)] = state as u32;
+            if state < place.size_bytes {
                 tables.tailed.insert(ComponentSet::only(place.component));
             }
         }
         let mut end = MIN_IMAGE_BYTES;
         for place in geometry.placements(Form::Standard, known) {
-            tables.standard[slot(place.component)] = place.offset_bytes as u32;
+            tables.standard.set(place);
             tables.standard_ascends &= place.offset_bytes >= end;
             end = place.range().end;
         }
         tables
     }
 
+    /// The places of `placed`, which has no other than have a place; `None`
+    /// where they have to be walked to. Also the last component, x87 or SSE
+    /// where there is none.
+    #[inline(always)]
+    fn places(&self, form: Form, placed: ComponentSet) -> (Option<&Places>, ComponentIndex) {
+        let placed = placed.union(ComponentSet::LEGACY);
+        let last = placed.last().unwrap_or(ComponentIndex::X87);
+        if form == Form::Standard {
+            return (Some(&self.standard), last);
+        }
+        let up_to_last = ComponentSet::from_bits_retain(last.bit() | (last.bit() - 1));
+        let is = |packed: &Packed| packed.order.intersection(up_to_last).bits() == placed.bits();
+        let places = if is(&self.user) {
+            Some(&self.user.places)
+        } else if is(&self.all) {
+            Some(&self.all.places)
+        } else {
+            None
+        };
+        (places, last)
+    }
+
     /// Offsets of the components of `placed`, which has no other than have a
     /// place; `None` where they have to be walked to.
-    #[inline]
+    #[inline(always)]
     pub(super) fn offsets(&self, form: Form, placed: ComponentSet) -> Option<&PerComponent> {
-        if form == Form::Standard {
-            return Some(&self.standard);
-        }
-        let Some(last) = placed.last() else {
-            return Some(&self.all.offsets);
-        };
-        let up_to_last = ComponentSet::from_bits_retain(last.bit() | (last.bit() - 1));
-        [&self.user, &self.all]
-            .into_iter()
-            .find(|packed| packed.order.intersection(up_to_last) == placed)
-            .map(|packed| &packed.offsets)
+        self.places(form, placed).0.map(|places| &places.offsets)
     }
 
     /// The end of an image of `placed`, where it can be looked up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end(&self, form: Form, placed: ComponentSet) -> Option<usize> {
-        let Some(last) = placed.last() else {
-            return Some(MIN_IMAGE_BYTES);
-        };
         if form == Form::Standard && !self.standard_ascends {
             return None;
         }
-        let offsets = self.offsets(form, placed)?;
-        Some(offsets[slot(last)] as usize + self.size(last))
+        let (places, last) = self.places(form, placed);
+        places.map(|places| places.ends[slot(last)] as usize)
     }
 
-    /// What lies in one piece in images of both forms, or of the compacted one
-    /// alone. Images whose places have to be walked to are others.
-    #[inline]
-    pub(super) const fn pieces(&self, one: Form, other: Form) -> &Pieces {
+    /// How what both of two images hold is copied from the one to the other.
+    #[inline(always)]
+    pub(super) const fn pieces(&self, one: Form, other: Form) -> Option<&Pieces> {
         match (one, other) {
-            (Form::Compacted, Form::Compacted) => &self.compacted,
-            _ => &self.between_forms,
+            (Form::Compacted, Form::Compacted) => Some(&self.compacted),
+            (Form::Standard, Form::Standard) => None,
+            _ => Some(&self.between_forms),
         }
     }
 
@@ -218,6 +180,12 @@ impl Tables {
     #[inline]
     pub(super) const fn size(&self, component: ComponentIndex) -> usize {
         self.sizes[slot(component)] as usize
+    }
+
+    /// Of it what the manuals define.
+    #[inline(always)]
+    pub(super) const fn state_bytes(&self, component: ComponentIndex) -> usize {
+        self.states[slot(component)] as usize
     }
 
     pub(super) const fn standard_ascends(&self) -> bool {
@@ -240,7 +208,7 @@ pub(super) fn walked(placements: Placements<'_>) -> PerComponent {
 }
 
 /// The offset of a component in a table.
-#[inline]
+#[inline(always)]
 pub(crate) const fn offset(table: &PerComponent, component: ComponentIndex) -> usize {
     table[slot(component)] as usize
 }

@@ -55,7 +55,10 @@ pub(super) fn assemble(info: &impl Fn(u32, u32) -> CpuidResult, parts: &Parts<'_
 
     let geometry = only(parts.geometry, parts.mask);
     let xstate = if features.has(XSAVE) {
-        XstatePolicy::new(parts.mask, parts.deferred)
+        XstatePolicy {
+            xfd: features.has(const { Bit::of("xfd") }),
+            ..XstatePolicy::new(parts.mask, parts.deferred)
+        }
     } else {
         XstatePolicy::without_xsave()
     };

@@ -91,6 +91,13 @@ impl<'a> Arrival<'a> {
         if !limit.contains(mask) {
             return Err(Rejection::MaskHost(mask.bits(), limit.bits()));
         }
-        Ok(XstatePolicy::new(mask, ComponentSet::EMPTY))
+        let policy = XstatePolicy {
+            xfd: offered.xstate.xfd,
+            ..XstatePolicy::new(mask, ComponentSet::EMPTY)
+        };
+        if policy.mask != mask.union(ComponentSet::LEGACY) {
+            return Err(Rejection::MaskGroup(mask.bits(), policy.mask.bits()));
+        }
+        Ok(policy)
     }
 }

@@ -217,7 +217,7 @@ impl World {
         } else {
             ComponentSet::EMPTY
         };
-        let lost = ComponentSet::ALL.difference(mask.union(ComponentSet::LEGACY));
+        let lost = ComponentSet::ALL.difference(new.mask);
         let had = self.memory.live_blocks;
         let state = &mut self.guests[vcpu].state;
         let prepared = state.prepare_policy(&new, drop, &mut self.cpus[cpu], &mut self.memory);

@@ -1,7 +1,7 @@
 //! An extended-state blob: header, directory, image and trailer, as far as they can be read.
 
 use migration_abi::ParseError;
-use migration_abi::blob::v1::{CRC_BYTES, EntryFlags, Incompatible};
+use migration_abi::blob::v1::{CRC_BYTES, Incompatible};
 use migration_abi::blob::{self, DirectoryEntry, MAGIC, v1};
 use migration_abi::crc32c::crc32c;
 use serde_json::{Value, json};
@@ -10,9 +10,10 @@ use vcpu_xstate::{Claims, ComponentSet};
 use zerocopy::FromBytes;
 
 use super::against::Subject;
+use super::claims;
 use super::document::{Section, hex};
 use super::finding::Finding;
-use super::image::{Image, mask};
+use super::image::{Image, Interface, mask};
 use super::layout::Layout;
 use crate::receiver::{Judged, Why};
 
@@ -53,7 +54,7 @@ impl Parts<'_> {
         match &self.unread {
             Some(error) => Err(Why {
                 rule: error.rule(),
-                text: format!("{}: {}", error.rule(), error.rule.text()),
+                words: error.rule.text().into(),
                 ways: Vec::new(),
             }),
             None => Ok(Judged::Blob(Arrival {
@@ -76,24 +77,38 @@ pub fn explain<'a>(
     let unread = blob::parse(bytes).err();
     let mut findings: Vec<Finding> = unread.map(Finding::from).into_iter().collect();
     root.section(header(bytes));
-    let known = bytes.starts_with(&MAGIC) && number(bytes, 8, 2) == Some(u64::from(v1::VERSION));
-    let Some(parts) = known.then(|| parts(bytes, unread)).flatten() else {
+    let Some(parts) = is_version_1(bytes).then(|| parts(bytes, unread)).flatten() else {
         return (findings, None);
     };
+    let whole = findings.is_empty();
+    let problems = parts.layout.problems.iter().cloned();
+    findings.extend(problems);
+    if whole {
+        let base = parts.image.as_ptr() as usize - bytes.as_ptr() as usize;
+        let held = number(parts.image, 512, 8).map(|held| (held, base + 512));
+        findings.extend(claims::broken(&parts.claims, held));
+    }
     let mut image_findings = Image {
         bytes: parts.image,
         layout: &parts.layout,
         policy: ComponentSet::from_bits_retain(parts.claims.xstate_mask),
-        padded: false,
+        interface: Interface::Blob,
         full,
     }
-    .explain(root);
+    .explain(root)
+    .broken;
     let base = parts.image.as_ptr() as usize - bytes.as_ptr() as usize;
     // What the image is broken by matters where the blob itself is whole.
-    if findings.is_empty() {
+    if whole {
         findings.extend(image_findings.drain(..).map(|finding| finding.within(base)));
     }
     (findings, Some(parts))
+}
+
+/// Whether what follows the first ten bytes is known here: those alone mean the
+/// same in every version.
+fn is_version_1(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC) && number(bytes, 8, 2) == Some(u64::from(v1::VERSION))
 }
 
 /// The little-endian number at `offset`.
@@ -113,6 +128,13 @@ fn header(bytes: &[u8]) -> Section {
     let magic = bytes.get(..8).unwrap_or(bytes);
     let text: String = magic.escape_ascii().to_string();
     section.field("magic", "magic", json!(text), text.clone());
+    if !is_version_1(bytes) {
+        if let Some(version) = number(bytes, 8, 2).filter(|_| bytes.starts_with(&MAGIC)) {
+            section.field("version", "version", json!(version), version.to_string());
+            section.line("what follows is that version's, and not known here");
+        }
+        return section;
+    }
     for (offset, size, key, label) in LENGTHS {
         if let Some(value) = number(bytes, *offset, *size) {
             section.field(key, label, json!(value), value.to_string());
@@ -200,15 +222,7 @@ fn parts(bytes: &[u8], unread: Option<ParseError>) -> Option<Parts<'_>> {
         .chunks_exact(entry_len)
         .filter_map(|entry| Some(DirectoryEntry::read_from_prefix(entry).ok()?.0))
         .collect();
-    let mut layout = Layout::of_directory(&directory);
-    for entry in &directory {
-        let unknown = entry.flags & !EntryFlags::all().bits();
-        if unknown != 0 {
-            layout
-                .problems
-                .push(format!("flags {unknown:#x} of entry {}", entry.index));
-        }
-    }
+    let layout = Layout::of_directory(&directory, header_len, entry_len);
     let image_len = length(88, 4)?;
     let image = bytes.get(end.min(bytes.len())..)?;
     let image = image.get(..image_len).unwrap_or(image);

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 /// A titled part.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// Its key in the object around it.
+    /// Its key in the object around it; where it is empty, what is in it stands
+    /// in that object itself.
     pub key: String,
     /// What stands above it in the text; nothing, where it is empty.
     pub title: String,
@@ -88,6 +89,11 @@ impl Section {
         }
     }
 
+    /// An empty part that has a title for people and no object of its own for programs.
+    pub fn within(title: &str) -> Self {
+        Self::new("", title)
+    }
+
     /// The same with something behind the title.
     #[must_use]
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
@@ -163,6 +169,11 @@ impl Section {
         let mut object = Map::new();
         for node in &self.nodes {
             match node {
+                Node::Section(section) if section.key.is_empty() => {
+                    if let Value::Object(inner) = section.json() {
+                        object.extend(inner);
+                    }
+                }
                 Node::Section(section) => {
                     object.insert(section.key.clone(), section.json());
                 }

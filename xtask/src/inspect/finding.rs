@@ -1,9 +1,47 @@
-//! What is wrong with a file: rule, offset, what was seen, what was allowed.
+//! What is wrong with a file: rule, offset, what was seen, what was allowed; and what is only odd.
 
-use migration_abi::ParseError;
+use std::fmt;
+
+use migration_abi::{Allowed, ParseError, Rule};
 use serde_json::{Value, json};
 
 use super::document::Section;
+
+/// What was found, as people and programs read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A length, an offset or a count: decimal, as everywhere else.
+    Count(u64),
+    /// A mask, a register or a checksum: hexadecimal.
+    Bits(u64),
+    /// No single number: the sentence says it.
+    Words,
+}
+
+impl Seen {
+    /// A length in bytes.
+    pub const fn length(bytes: usize) -> Self {
+        Self::Count(bytes as u64)
+    }
+
+    fn json(self) -> Value {
+        match self {
+            Self::Count(count) => json!(count),
+            Self::Bits(_) => json!(self.to_string()),
+            Self::Words => Value::Null,
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Bits(bits) => write!(f, "{bits:#x}"),
+            Self::Words => Ok(()),
+        }
+    }
+}
 
 /// A rule that the file breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +51,7 @@ pub struct Finding {
     /// Where in the file, in bytes.
     pub offset: usize,
     /// What is there.
-    pub seen: u64,
+    pub seen: Seen,
     /// What may be there.
     pub allowed: String,
     /// The rule in a sentence.
@@ -22,17 +60,44 @@ pub struct Finding {
 
 impl From<ParseError> for Finding {
     fn from(error: ParseError) -> Self {
+        let (seen, allowed) = if counts(error.rule) {
+            (Seen::Count(error.seen), counted(error.rule, error.allowed))
+        } else {
+            (Seen::Bits(error.seen), error.allowed.to_string())
+        };
         Self {
             rule: error.rule().into(),
             offset: error.offset,
-            seen: error.seen,
-            allowed: error.allowed.to_string(),
+            seen,
+            allowed,
             text: error.rule.text().into(),
         }
     }
 }
 
+/// In one line, as an error says it.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} (at byte {}: {} seen, allowed: {})",
+            self.rule, self.text, self.offset, self.seen, self.allowed
+        )
+    }
+}
+
 impl Finding {
+    /// A finding of a rule by its name.
+    pub fn new(rule: &str, offset: usize, seen: Seen, allowed: String, text: &str) -> Self {
+        Self {
+            rule: rule.into(),
+            offset,
+            seen,
+            allowed,
+            text: text.into(),
+        }
+    }
+
     /// The same, of a file that holds these bytes at `base`.
     #[must_use]
     pub fn within(self, base: usize) -> Self {
@@ -46,25 +111,83 @@ impl Finding {
         json!({
             "rule": self.rule,
             "offset": self.offset,
-            "seen": format!("{:#x}", self.seen),
-            "allowed": self.allowed,
+            "seen": self.seen.json(),
+            "allowed": (self.seen != Seen::Words).then_some(&self.allowed),
             "text": self.text,
         })
     }
 }
 
-/// Everything that is wrong, first found first. Programs find the list, empty
-/// or not, under `broken`.
-pub fn explain(root: &mut Section, findings: &[Finding]) {
+/// Whether the rule is about a length, an offset, a count or a version.
+const fn counts(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::RegistersLength
+            | Rule::RegistersVersion
+            | Rule::EventLength
+            | Rule::BlobLength
+            | Rule::BlobVersion
+            | Rule::BlobHeaderLength
+            | Rule::BlobEntryLength
+            | Rule::BlobImageLength
+            | Rule::BlobTotal
+            | Rule::BlobDirectory
+            | Rule::BlobLegacyEntry
+            | Rule::BlobSupervisorOffset
+            | Rule::FrameShort
+            | Rule::FrameLength
+            | Rule::RecordLength
+            | Rule::StreamVersion
+            | Rule::StreamPageSize
+            | Rule::DomainVcpus
+            | Rule::DomainLeaves
+            | Rule::PagesCount
+            | Rule::ConsoleOutput
+            | Rule::SequenceNumber
+            | Rule::VcpuOrder
+            | Rule::VcpuMissing
+            | Rule::EndCounts
+            | Rule::HandoverVersion
+            | Rule::LegacyImageLength
+            | Rule::LegacyXenLength
+            | Rule::LegacyKvmLength
+            | Rule::LegacyXcrsLength
+            | Rule::LegacyXcrsCount
+    )
+}
+
+/// What such a rule allows, in decimal.
+fn counted(rule: Rule, allowed: Allowed) -> String {
+    match (rule, allowed) {
+        // In words, the reader says these in hexadecimal.
+        (Rule::BlobHeaderLength, _) => "96 to 128, a multiple of 8".into(),
+        (Rule::BlobEntryLength, _) => "16 to 64, a multiple of 4".into(),
+        (_, Allowed::Exactly(value)) => value.to_string(),
+        (_, Allowed::AtMost(value)) => format!("at most {value}"),
+        (_, Allowed::AtLeast(value)) => format!("at least {value}"),
+        (_, Allowed::Between(low, high)) => format!("{low} to {high}"),
+        (_, allowed) => allowed.to_string(),
+    }
+}
+
+/// Everything that is wrong, first found first, and what is odd and breaks no
+/// rule. Programs find the lists, empty or not, under `broken` and `warnings`.
+pub fn explain(root: &mut Section, findings: &[Finding], warnings: &[String]) {
     root.value("broken", findings.iter().map(Finding::json).collect());
+    root.value("warnings", json!(warnings));
     for finding in findings {
-        root.line(format!(
-            "BROKEN  {} at byte {}: {:#x} seen, allowed: {}",
-            finding.rule, finding.offset, finding.seen, finding.allowed
-        ));
+        let values = match finding.seen {
+            Seen::Words => String::new(),
+            seen => format!(": {seen} seen, allowed: {}", finding.allowed),
+        };
+        let (rule, offset) = (&finding.rule, finding.offset);
+        root.line(format!("BROKEN  {rule} at byte {offset}{values}"));
         root.line(format!("        {}", finding.text));
     }
     if !findings.is_empty() {
         root.line("        what follows is what can be read all the same");
+    }
+    for warning in warnings {
+        root.line(format!("WARNING {warning}"));
     }
 }

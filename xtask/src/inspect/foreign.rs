@@ -10,16 +10,20 @@ use migration_abi::legacy::xen::{
 use serde_json::json;
 use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters};
 use vcpu_xstate::header::COMPACTED;
+use vcpu_xstate::layout::MAX_STANDARD_END_BYTES;
 use vcpu_xstate::{ComponentIndex as C, ComponentSet, Geometry};
 
 use super::against::Subject;
 use super::blob::number;
 use super::detect::{self, Format};
 use super::document::Section;
-use super::finding::Finding;
-use super::image::{self, Image, mask};
+use super::finding::{Finding, Seen};
+use super::image::{self, Explained, Image, Interface, mask};
 use super::layout::Layout;
 use crate::receiver::Judged;
+
+/// Bytes of the longest standard image; KVM's buffers end with it.
+const LONGEST_STANDARD: usize = MAX_STANDARD_END_BYTES as usize;
 
 /// A record around an image: where the image begins, what is written before it.
 struct Record {
@@ -57,7 +61,7 @@ pub fn explain<'a>(
     xcr0: Option<u64>,
     layout: Option<Layout>,
     full: bool,
-) -> (Vec<Finding>, Option<Parts<'a>>) {
+) -> (Explained, Option<Parts<'a>>) {
     let record = match format {
         Format::XenPv => xen_pv(bytes),
         Format::XenHvm => xen_hvm(bytes),
@@ -66,6 +70,14 @@ pub fn explain<'a>(
     };
     let mut findings: Vec<Finding> = record.broken.map(Finding::from).into_iter().collect();
     findings.extend(another(bytes));
+    if format == Format::Kvm && bytes.len() > LONGEST_STANDARD {
+        let (seen, allowed) = (
+            Seen::length(bytes.len()),
+            format!("at most {LONGEST_STANDARD}"),
+        );
+        let text = "KVM's buffer ends where a standard image can end on some machine";
+        findings.push(Finding::new("kvm-length", 0, seen, allowed, text));
+    }
     if matches!(format, Format::XenPv | Format::XenHvm) {
         findings.extend(unbelievable(&record));
     }
@@ -74,7 +86,11 @@ pub fn explain<'a>(
     // A vCPU without extended state: a record without an image.
     if matches!(format, Format::XenPv | Format::XenHvm) && record.accum.unwrap_or(0) == 0 {
         root.line("no extended state: x87 and SSE stand in the vCPU's other record");
-        return (findings, None);
+        let explained = Explained {
+            broken: findings,
+            warnings: Vec::new(),
+        };
+        return (explained, None);
     }
     let standard = image::standard_components(image);
     // Where a compacted image's components are follows from their sizes, which
@@ -85,15 +101,16 @@ pub fn explain<'a>(
         bytes: image,
         layout: &layout,
         policy: ComponentSet::from_bits_retain(record.accum.unwrap_or(0)),
-        padded: matches!(format, Format::Kvm | Format::XenHvm | Format::XenPv),
+        interface: match format {
+            Format::Kvm => Interface::Kvm,
+            _ => Interface::Record,
+        },
         full,
     };
-    let found = in_image
-        .explain(root)
-        .into_iter()
-        .map(|finding| finding.within(record.image_at));
+    let Explained { broken, warnings } = in_image.explain(root);
     if findings.is_empty() {
-        findings.extend(found);
+        let at = record.image_at;
+        findings.extend(broken.into_iter().map(|finding| finding.within(at)));
     }
     let xcr0 = record.xcr0.or(xcr0);
     let registers = assumed(image, xcr0, &layout.geometry);
@@ -103,13 +120,15 @@ pub fn explain<'a>(
         Format::Kvm => ForeignImage::kvm(image, registers),
         _ => ForeignImage::raw(image, registers),
     };
-    (
-        findings,
-        Some(Parts {
-            image,
-            geometry: known.then_some(layout.geometry),
-        }),
-    )
+    let explained = Explained {
+        broken: findings,
+        warnings,
+    };
+    let parts = Parts {
+        image,
+        geometry: known.then_some(layout.geometry),
+    };
+    (explained, Some(parts))
 }
 
 /// The bytes begin as a form with a magic does: whatever they are taken for,
@@ -120,13 +139,9 @@ fn another(bytes: &[u8]) -> Option<Finding> {
         Format::Stream => "a migration stream begins like this: leave --as out",
         _ => return None,
     };
-    Some(Finding {
-        rule: "another-form".into(),
-        offset: 0,
-        seen: number(bytes, 0, 8).unwrap_or(0),
-        allowed: "what the named form begins with".into(),
-        text: what.into(),
-    })
+    let seen = Seen::Bits(number(bytes, 0, 8).unwrap_or(0));
+    let allowed = "what the named form begins with".into();
+    Some(Finding::new("another-form", 0, seen, allowed, what))
 }
 
 /// XCR0 and xcr0_accum of a record, where no processor can have had them
@@ -136,12 +151,9 @@ fn unbelievable(record: &Record) -> Vec<Finding> {
     let (Some(xcr0), Some(accum)) = (record.xcr0, record.accum) else {
         return findings;
     };
-    let finding = |rule: &str, back: usize, seen: u64, allowed: String, text: &str| Finding {
-        rule: rule.into(),
-        offset: record.image_at.saturating_sub(back),
-        seen,
-        allowed,
-        text: text.into(),
+    let finding = |rule: &str, back: usize, seen: u64, allowed: String, text: &str| {
+        let offset = record.image_at.saturating_sub(back);
+        Finding::new(rule, offset, Seen::Bits(seen), allowed, text)
     };
     // A vCPU that never used XSAVE has zeros for both.
     if xcr0 & 1 == 0 && (xcr0 | accum) != 0 {
@@ -353,9 +365,11 @@ pub fn detect(bytes: &[u8]) -> Option<Format> {
         .map(|(_, format)| *format)
 }
 
-/// How much an image looks like one; `None` where it is none.
+/// How much an image looks like one; `None` where it is none, or longer than a
+/// standard image on any machine.
 fn likeness(bytes: &[u8]) -> Option<u32> {
-    if !image::looks_like_one(bytes) {
+    let standard = image::standard_components(bytes).is_some();
+    if !image::looks_like_one(bytes) || standard && bytes.len() > LONGEST_STANDARD {
         return None;
     }
     let fcw = number(bytes, 0, 2)?;

@@ -1,5 +1,7 @@
 //! An XSAVE image: its header, each component's place and state, and the registers.
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -10,7 +12,7 @@ use vcpu_xstate::{ComponentIndex as C, ComponentSet, Form, Placement};
 use zerocopy::FromBytes;
 
 use super::document::{Section, Table, numbers, words};
-use super::finding::Finding;
+use super::finding::{Finding, Seen};
 use super::layout::Layout;
 use super::registers::{self, State};
 
@@ -22,10 +24,30 @@ pub struct Image<'a> {
     pub layout: &'a Layout,
     /// What may stand in the table although the image does not hold it.
     pub policy: ComponentSet,
-    /// Whether bytes may follow the last component (KVM's buffers, Xen's records).
-    pub padded: bool,
+    /// What the image lies in.
+    pub interface: Interface,
     /// Whether all bytes of what is large are shown.
     pub full: bool,
+}
+
+/// What an image lies in, which says what may follow its last component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// A blob: nothing may.
+    Blob,
+    /// KVM's buffer: as many bytes as the interface has.
+    Kvm,
+    /// Xen's record, or a file of its own: what the component's mask makes it.
+    Record,
+}
+
+/// What is wrong with an image, and what is only odd.
+#[derive(Debug, Default)]
+pub struct Explained {
+    /// The rules that it breaks, with offsets from its start.
+    pub broken: Vec<Finding>,
+    /// Sentences.
+    pub warnings: Vec<String>,
 }
 
 /// What of an image could be read.
@@ -41,13 +63,12 @@ enum Content<'a> {
     Init(&'static str),
     InUse(&'a [u8]),
     CutOff,
-    Unplaced,
+    Unplaced(&'static str),
 }
 
 impl<'a> Image<'a> {
-    /// Adds header, components and registers to `root`; gives what is wrong,
-    /// with offsets from the image's start.
-    pub fn explain(&self, root: &mut Section) -> Vec<Finding> {
+    /// Adds header, components and registers to `root`; gives what is wrong.
+    pub fn explain(&self, root: &mut Section) -> Explained {
         let Some(read) = self.read() else {
             let mut section = Section::new("image", "Image");
             section.line(format!(
@@ -55,34 +76,40 @@ impl<'a> Image<'a> {
                 self.bytes.len()
             ));
             root.section(section);
-            return vec![finding(
+            let broken = vec![Finding::new(
                 "image-too-short",
                 0,
-                self.bytes.len() as u64,
-                format!("at least {MIN_IMAGE_BYTES:#x}"),
+                Seen::length(self.bytes.len()),
+                format!("at least {MIN_IMAGE_BYTES}"),
                 "an image has at least legacy region and header",
             )];
+            return Explained {
+                broken,
+                ..Explained::default()
+            };
         };
-        let findings = self.findings(&read);
+        let explained = self.judge(&read);
         let mut section = self.header(&read);
         section.table(self.components(&read));
-        for problem in &self.layout.problems {
-            section.line(format!("no place for {problem}"));
-        }
         root.section(section);
-        let mut held = BTreeMap::new();
+        let (mut held, mut lost) = (BTreeMap::new(), ComponentSet::EMPTY);
         for component in self.shown(&read) {
-            if let Content::InUse(bytes) = self.content(&read, component) {
-                held.insert(component.get(), bytes);
+            match self.content(&read, component) {
+                Content::InUse(bytes) => drop(held.insert(component.get(), bytes)),
+                Content::CutOff | Content::Unplaced(_) => {
+                    lost.insert(ComponentSet::only(component));
+                }
+                Content::Init(_) => {}
             }
         }
         let state = State {
             legacy: read.legacy,
             mxcsr: mxcsr(&read),
             held,
+            lost,
         };
         root.section(registers::explain(&state, self.full));
-        findings
+        explained
     }
 
     fn read(&self) -> Option<Read<'a>> {
@@ -113,61 +140,6 @@ impl<'a> Image<'a> {
         })
     }
 
-    fn findings(&self, read: &Read<'_>) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let header = read.header;
-        let beyond = header.xstate_bv().difference(header.layout());
-        if read.form == Form::Compacted && !beyond.is_empty() {
-            findings.push(finding(
-                "xstate-bv-xcomp-bv",
-                512,
-                header.xstate_bv().bits(),
-                format!("no bits but {:#x}", header.layout().bits()),
-                "XSTATE_BV of a compacted image is within its XCOMP_BV",
-            ));
-        }
-        if read.form == Form::Standard && header.xcomp_bv() != 0 {
-            findings.push(finding(
-                "xcomp-bv-bit-63",
-                520,
-                header.xcomp_bv(),
-                "0, or bit 63 set".into(),
-                "XCOMP_BV of a standard image is zero",
-            ));
-        }
-        if let Some(word) = header.first_reserved() {
-            findings.push(finding(
-                "header-reserved",
-                528,
-                word,
-                "0x0".into(),
-                "bytes 16 to 63 of the header are zero",
-            ));
-        }
-        let needed = self.needed(read);
-        let length = self.bytes.len();
-        if length < needed || !self.padded && read.form == Form::Compacted && length != needed {
-            let word = if self.padded { "at least " } else { "" };
-            findings.push(finding(
-                "image-length",
-                0,
-                length as u64,
-                format!("{word}{needed:#x}"),
-                "an image is as long as its components reach",
-            ));
-        }
-        findings
-    }
-
-    /// Bytes that the components of the image take.
-    fn needed(&self, read: &Read<'_>) -> usize {
-        let mask = match read.form {
-            Form::Standard => read.header.xstate_bv(),
-            Form::Compacted => read.header.layout(),
-        };
-        self.layout.geometry.image_size(read.form, mask)
-    }
-
     fn header(&self, read: &Read<'_>) -> Section {
         let form = match read.form {
             Form::Standard => "standard",
@@ -176,12 +148,12 @@ impl<'a> Image<'a> {
         let mut section = Section::new("image", "Image").with_note(format!(
             "{form}, {} bytes, laid out by {}",
             self.bytes.len(),
-            self.layout.source
+            self.layout.source()
         ));
         let header = read.header;
         section.value("form", json!(form));
         section.value("bytes", json!(self.bytes.len()));
-        section.value("layout", json!(self.layout.source));
+        section.value("layout", json!(self.layout.source()));
         mask(
             &mut section,
             "xstate_bv",
@@ -215,9 +187,13 @@ impl<'a> Image<'a> {
         ];
         let mut table = Table::new("components", &columns);
         for component in self.shown(read) {
-            let facts = self.layout.geometry.get(component);
+            let facts = self.layout.facts(component);
             let place = self.place(read, component);
-            let size = facts.map_or(legacy_size(component), |facts| facts.size_bytes as usize);
+            let size = match component {
+                C::X87 => Some(160),
+                C::SSE => Some(256),
+                _ => facts.map(|facts| facts.size_bytes as usize),
+            };
             let supervisor = facts.is_some_and(|facts| facts.supervisor);
             let mut kind = vec![if supervisor { "supervisor" } else { "user" }];
             if facts.is_some_and(|facts| facts.aligned64) {
@@ -233,31 +209,21 @@ impl<'a> Image<'a> {
                     .filter(|f| !f.supervisor)
                     .map(|f| f.standard_offset as usize),
             };
-            let (state, in_use, text) = match self.content(read, component) {
-                Content::Init(why) => ("init", false, format!("INIT{why}")),
-                Content::InUse(_) => ("in_use", true, "in use".into()),
-                Content::CutOff => (
-                    "cut_off",
-                    true,
-                    "cut off: the image ends before it does".into(),
-                ),
-                Content::Unplaced => ("unplaced", true, "no place is known for it".into()),
+            let (state, text): (_, String) = match self.content(read, component) {
+                Content::Init(why) => ("init", format!("INIT{why}")),
+                Content::InUse(_) => ("in_use", "in use".into()),
+                Content::CutOff => ("cut_off", "cut off: the image ends before it does".into()),
+                Content::Unplaced(why) => ("unplaced", why.into()),
             };
             let dash = |number: Option<usize>| number.map_or("–".into(), |n| n.to_string());
-            let here = place
-                .clone()
-                .filter(|_| in_use || read.form == Form::Compacted);
+            let here = place.map(|range| range.start);
             table.row(
                 vec![
                     component.to_string(),
-                    if size == 0 {
-                        "?".into()
-                    } else {
-                        size.to_string()
-                    },
+                    size.map_or("?".into(), |size| size.to_string()),
                     kind.join(" "),
                     dash(standard),
-                    dash(here.map(|range| range.start)),
+                    dash(here),
                     text,
                 ],
                 json!({
@@ -268,7 +234,7 @@ impl<'a> Image<'a> {
                     "align64": facts.is_some_and(|facts| facts.aligned64),
                     "xfd": facts.is_some_and(|facts| facts.xfd),
                     "standard_offset": standard,
-                    "image_offset": place.map(|range| range.start),
+                    "image_offset": here,
                     "state": state,
                 }),
             );
@@ -298,10 +264,12 @@ impl<'a> Image<'a> {
             _ => false,
         };
         let Some(range) = placed else {
-            let known = self.layout.geometry.known().has(component);
-            return match (held, known) {
-                (false, _) => Content::Init(", not in the image"),
-                (true, _) => Content::Unplaced,
+            let laid_out = read.form == Form::Standard || read.header.layout().has(component);
+            return match (held, laid_out) {
+                (false, false) => Content::Init(", not in the image"),
+                (false, true) => Content::Init(""),
+                (true, false) => Content::Unplaced("no place: XCOMP_BV does not have it"),
+                (true, true) => Content::Unplaced("no place is known for it"),
             };
         };
         if !held {
@@ -322,14 +290,6 @@ impl<'a> Image<'a> {
     }
 }
 
-fn legacy_size(component: C) -> usize {
-    match component {
-        C::X87 => 160,
-        C::SSE => 256,
-        _ => component.payload_bytes().unwrap_or(0),
-    }
-}
-
 /// The form that the header says.
 pub fn form(header: &XsaveHeader) -> Form {
     if header.xcomp_bv() & COMPACTED != 0 {
@@ -345,16 +305,6 @@ fn mxcsr(read: &Read<'_>) -> u32 {
         read.legacy.mxcsr.get()
     } else {
         MXCSR_INIT
-    }
-}
-
-fn finding(rule: &str, offset: usize, seen: u64, allowed: String, text: &str) -> Finding {
-    Finding {
-        rule: rule.into(),
-        offset,
-        seen,
-        allowed,
-        text: text.into(),
     }
 }
 

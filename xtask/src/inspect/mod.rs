@@ -2,6 +2,7 @@
 
 mod against;
 mod blob;
+mod claims;
 mod detect;
 mod document;
 mod finding;
@@ -11,6 +12,8 @@ mod layout;
 mod records;
 mod registers;
 mod render;
+#[cfg(test)]
+mod strange_tests;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -18,30 +21,34 @@ mod vcpu;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use migration_abi::registers::VcpuRegisters;
 use serde_json::json;
+use vcpu_xstate::ComponentSet;
 
 use self::detect::Format;
 use self::document::Section;
+pub use self::finding::Finding;
 use self::layout::Layout;
 pub use self::stream::looks_like_one as looks_like_a_stream;
 use crate::machines::Table as Machines;
-use crate::output;
-use crate::receiver::{Offer, Receiver};
+use crate::receiver::Offer;
+use crate::{components, input, output};
 
 /// What to explain, and how.
 #[derive(Args, Debug, Default)]
 pub struct InspectOptions {
-    /// The file: a blob, a migration stream, a Xen record, KVM's buffer, or an XSAVE image.
+    /// The file: a blob, a migration stream, a Xen record, KVM's buffer, or an
+    /// XSAVE image; `-` is standard input.
     file: PathBuf,
 
     /// What it is, where its bytes do not say.
     #[arg(long = "as", value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// Say whether this machine would take it, and where not, why; may be repeated.
+    /// Say whether this machine would take it, and where not, why; may be repeated,
+    /// and `all` is every one that has XSAVE. The exit status is 1 where one would not.
     #[arg(long, value_name = "CPU")]
     against: Vec<String>,
 
@@ -52,11 +59,13 @@ pub struct InspectOptions {
     #[arg(long, value_name = "CPU")]
     layout: Option<String>,
 
-    /// XCR0, for forms that do not have it; otherwise the least that their components need.
-    #[arg(long, value_name = "MASK", value_parser = parse_mask)]
-    xcr0: Option<u64>,
+    /// XCR0, for forms that do not have it: names of components (avx,pkru) or a
+    /// mask (0x207); otherwise the least that their components need.
+    #[arg(long, value_name = "COMPONENTS", value_parser = components::parse)]
+    xcr0: Option<ComponentSet>,
 
-    /// The table of machines by name.
+    /// A table of machines, each in the place of a built-in one of its name;
+    /// $XFERRY_CPUID_CSV where it is not given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 
@@ -69,23 +78,26 @@ pub struct InspectOptions {
     json: bool,
 }
 
-/// Explains the file. False where it breaks a rule.
+/// Explains the file. False where it breaks a rule, or a machine does not take it.
 pub fn run(options: &InspectOptions) -> Result<bool> {
-    let path = &options.file;
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let name = path.display().to_string();
+    let is_stream = |head: &[u8]| match options.format {
+        Some(format) => format == Format::Stream,
+        None => looks_like_a_stream(head),
+    };
+    let bytes = input::read(&options.file, is_stream)?;
+    let name = input::name(&options.file);
     let machines = Machines::load(options.table.as_deref())?;
-    let (section, whole) = explain(&name, &bytes, options, &machines)?;
+    let (section, good) = explain(&name, &bytes, options, &machines)?;
     let text = if options.json {
         format!("{:#}\n", section.json())
     } else {
         render::text(&section)
     };
     output::print(&text)?;
-    Ok(whole)
+    Ok(good)
 }
 
-/// The explanation, and whether nothing is wrong.
+/// The explanation, and whether nothing is wrong and nobody refuses it.
 fn explain(
     name: &str,
     bytes: &[u8],
@@ -93,11 +105,20 @@ fn explain(
     machines: &Machines,
 ) -> Result<(Section, bool)> {
     let named = |name: &String| machines.find(name);
-    let against = options
-        .against
-        .iter()
-        .map(|name| options.offer.receiver(named(name)?))
-        .collect::<Result<Vec<Receiver<'_>>>>()?;
+    // What is mistyped is told first, whether it matters or not.
+    options.offer.granted()?;
+    options.offer.permitted()?;
+    let against = match &options.against[..] {
+        [] => {
+            let idle = options.offer.is_empty();
+            ensure!(
+                idle,
+                "--grant and --permit say what a machine offers: --against names it"
+            );
+            Vec::new()
+        }
+        names => options.offer.receivers(&machines.chosen(names)?)?,
+    };
     let layout_of = options.layout.as_ref().map(named).transpose()?;
     let Some(format) = options.format.or_else(|| detect::detect(bytes)) else {
         bail!(
@@ -107,15 +128,22 @@ fn explain(
         );
     };
     let mut body = Section::new("", "");
+    // Nothing is judged where there is no extended state.
+    let mut taken = None;
+    let mut warnings = Vec::new();
     let findings = match format {
         Format::Blob => {
             let (findings, parts) = blob::explain(&mut body, bytes, options.full);
             if let Some(parts) = &parts {
-                against::explain(&mut body, &parts.judged(None), &against);
+                taken = Some(against::explain(&mut body, &parts.judged(None), &against));
             }
             findings
         }
-        Format::Stream => stream::explain(&mut body, bytes, options.full, &against),
+        Format::Stream => {
+            let findings;
+            (findings, taken) = stream::explain(&mut body, bytes, options.full, &against);
+            findings
+        }
         Format::KvmXcrs => foreign::xcrs(&mut body, bytes),
         Format::Registers => match VcpuRegisters::parse(bytes) {
             Ok(registers) => {
@@ -132,12 +160,14 @@ fn explain(
                 }
                 None => None,
             };
-            let (findings, parts) =
-                foreign::explain(&mut body, format, bytes, options.xcr0, layout, options.full);
+            let xcr0 = options.xcr0.map(ComponentSet::bits);
+            let (explained, parts) =
+                foreign::explain(&mut body, format, bytes, xcr0, layout, options.full);
             if let Some(parts) = &parts {
-                against::explain(&mut body, &parts.judged(), &against);
+                taken = Some(against::explain(&mut body, &parts.judged(), &against));
             }
-            findings
+            warnings = explained.warnings;
+            explained.broken
         }
     };
     let mut root =
@@ -145,15 +175,14 @@ fn explain(
     root.value("file", json!(name));
     root.value("format", json!(format.name()));
     root.value("bytes", json!(bytes.len()));
-    finding::explain(&mut root, &findings);
-    root.append(body);
-    Ok((root, findings.is_empty()))
-}
-
-/// A mask in hexadecimal (with 0x) or decimal digits.
-fn parse_mask(text: &str) -> Result<u64, std::num::ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
+    if taken.is_none() && !against.is_empty() {
+        warnings.push("no extended state is here that a machine could take or refuse".into());
     }
+    finding::explain(&mut root, &findings, &warnings);
+    if format != Format::Stream {
+        // Where something can be judged, its verdicts take this place.
+        root.value("against", json!([]));
+    }
+    root.append(body);
+    Ok((root, findings.is_empty() && taken != Some(false)))
 }

@@ -6,9 +6,9 @@ use migration_abi::{Allowed, ParseError, Rule};
 use serde_json::json;
 
 use super::document::{Section, Table, hex, numbers, words};
-use super::finding::Finding;
+use super::finding::{Finding, Seen};
 use super::{against, blob, records, vcpu};
-use crate::receiver::{self, Receiver};
+use crate::receiver::{self, BrokenPolicy, Receiver};
 
 /// Bytes of a VCPU_XSTATE record before its blob: vCPU and zeros.
 const BEFORE_BLOB: usize = 8;
@@ -22,13 +22,14 @@ pub fn looks_like_one(bytes: &[u8]) -> bool {
     })
 }
 
-/// Adds the frames and the domain to `root`; gives what is wrong.
+/// Adds the frames and the domain to `root`; gives what is wrong, and whether
+/// all machines take what state there is, if there is any.
 pub fn explain(
     root: &mut Section,
     bytes: &[u8],
     full: bool,
     against: &[Receiver<'_>],
-) -> Vec<Finding> {
+) -> (Vec<Finding>, Option<bool>) {
     let (frames, mut findings) = frames(bytes);
     findings.extend(order(&frames));
     findings.sort_by_key(|finding| finding.offset);
@@ -44,6 +45,7 @@ pub fn explain(
     let mut vcpus: Vec<(u32, Section)> = Vec::new();
     // DOMAIN comes before any vCPU; without its policy the state alone is judged.
     let mut policy = None;
+    let mut taken = None;
     for frame in &frames {
         let Some(kind) = frame.header.record_type() else {
             continue;
@@ -55,9 +57,10 @@ pub fn explain(
                 root.section(records::domain(&domain, full));
                 match receiver::policy_of(&domain) {
                     Ok(read) => policy = Some(read),
-                    Err(words) => {
-                        root.line(format!("no receiver takes this policy: {words}"));
-                        root.value("policy_broken", json!(words));
+                    // Whatever its state is, no machine takes the domain.
+                    Err(broken) => {
+                        taken = Some(against.is_empty());
+                        findings.push(policy_finding(&broken, frame));
                     }
                 }
             }
@@ -73,7 +76,9 @@ pub fn explain(
                     .with_note(format!("a blob of {} bytes at {base}", payload.len()));
                 let (found, parts) = blob::explain(&mut xstate, payload, full);
                 if let Some(parts) = &parts {
-                    against::explain(&mut xstate, &parts.judged(policy.as_ref()), against);
+                    let judged = parts.judged(policy.as_ref());
+                    let all = against::explain(&mut xstate, &judged, against);
+                    taken = Some(all && taken != Some(false));
                 }
                 let found = found.into_iter().map(|finding| finding.within(base));
                 findings.extend(
@@ -90,7 +95,15 @@ pub fn explain(
         "vcpus",
         vcpus.into_iter().map(|(_, section)| section).collect(),
     );
-    findings
+    findings.sort_by_key(|finding| finding.offset);
+    (findings, taken)
+}
+
+/// A policy that is none, in its DOMAIN record.
+fn policy_finding(why: &BrokenPolicy, frame: &Frame<'_>) -> Finding {
+    let text = format!("no receiver takes this policy: {}", why.words);
+    let offset = frame.offset + FRAME_HEADER_BYTES;
+    Finding::new(why.rule, offset, Seen::Words, String::new(), &text)
 }
 
 fn vcpu_section(vcpus: &mut Vec<(u32, Section)>, number: u32) -> &mut Section {
@@ -124,15 +137,15 @@ fn frames(bytes: &[u8]) -> (Vec<Frame<'_>>, Vec<Finding>) {
             Ok(Step::NeedMore(missing)) => {
                 let offset = base + decoder.consumed();
                 let rest = (bytes.len() - offset) as u64;
-                let allowed = format!("{:#x}", rest + missing as u64);
-                let text = Rule::FrameShort.text().into();
-                findings.push(Finding {
-                    rule: Rule::FrameShort.name().into(),
+                let (rule, seen) = (Rule::FrameShort, Seen::Count(rest));
+                let allowed = (rest + missing as u64).to_string();
+                findings.push(Finding::new(
+                    rule.name(),
                     offset,
-                    seen: rest,
+                    seen,
                     allowed,
-                    text,
-                });
+                    rule.text(),
+                ));
                 break;
             }
             Err(error) => error,

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
-use vcpu_xstate::{ComponentIndex, ComponentSet, Form};
+use vcpu_xstate::{ComponentSet, Form};
 
 use self::pieces::{Picture, image};
 use crate::machines::{ALL, Machine, Table};
-use crate::output;
+use crate::{components, output};
 
 /// Which machines, and which components of them.
 #[derive(ClapArgs)]
@@ -24,26 +24,27 @@ pub struct Args {
     #[arg(required = true, value_name = "MACHINE")]
     machines: Vec<String>,
 
-    /// Only these components: a mask, or names with commas between.
-    #[arg(long, value_name = "MASK")]
-    mask: Option<String>,
+    /// Only these components: names with commas between (avx,pkru), or a mask (0x207).
+    #[arg(long, value_name = "COMPONENTS", value_parser = components::parse)]
+    mask: Option<ComponentSet>,
 
-    /// Draw them above each other, on one scale of bytes.
+    /// Draw them above each other, on one scale of bytes; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
-    /// A table of machines; $XFERRY_CPUID_CSV where it is not given.
+    /// A table of machines, each in the place of a built-in one of its name;
+    /// $XFERRY_CPUID_CSV where it is not given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+
+    /// Print JSON on standard output.
+    #[arg(long, conflicts_with = "svg")]
+    json: bool,
 }
 
 /// Prints the layouts, or draws them.
 pub fn run(args: &Args) -> Result<()> {
     let table = Table::load(args.table.as_deref())?;
-    let mask = match &args.mask {
-        Some(text) => parse_mask(text)?,
-        None => ComponentSet::ALL,
-    };
     let machines = table.chosen(&args.machines)?;
     if args.machines.iter().any(|name| name == ALL) {
         let without = table.machines().iter().filter(|m| !m.has_xsave());
@@ -52,10 +53,23 @@ pub fn run(args: &Args) -> Result<()> {
             eprintln!("left out, without XSAVE: {}", names.join(", "));
         }
     }
-    let pictures = machines.iter().map(|machine| picture(machine, mask));
+    let pictures = machines.iter().map(|machine| picture(machine, args.mask));
     let pictures = pictures.collect::<Result<Vec<_>>>()?;
+    if let Some(mask) = args.mask {
+        let has_some = |picture: &Picture| !picture.lacks.contains(mask);
+        ensure!(
+            pictures.iter().any(has_some),
+            "{}: no machine of these has {mask}",
+            args.machines.join(" ")
+        );
+    }
     match &args.svg {
+        None if args.json => {
+            let pictures: Vec<_> = pictures.iter().map(Picture::json).collect();
+            output::print(&format!("{:#}\n", serde_json::json!(pictures)))?;
+        }
         None => output::print(&text::text(&pictures))?,
+        Some(path) if path.as_os_str() == "-" => output::print(&svg::draw(&pictures))?,
         Some(path) => {
             let drawing = svg::draw(&pictures);
             std::fs::write(path, drawing).with_context(|| format!("writing {}", path.display()))?;
@@ -66,8 +80,10 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Both images of a machine. The compacted one is what its best instruction
-/// writes: XSAVES all components, XSAVEC those of XCR0.
-fn picture(machine: &Machine, mask: ComponentSet) -> Result<Picture> {
+/// writes: XSAVES all components, XSAVEC those of XCR0. `wanted` are the
+/// components that are asked for; else all that it has.
+fn picture(machine: &Machine, wanted: Option<ComponentSet>) -> Result<Picture> {
+    let mask = wanted.unwrap_or(ComponentSet::ALL);
     let host = machine.host(machine.mxcsr_mask())?;
     let geometry = host.geometry();
     let known = geometry.known().intersection(mask);
@@ -81,23 +97,10 @@ fn picture(machine: &Machine, mask: ComponentSet) -> Result<Picture> {
         name: machine.name().to_owned(),
         model: machine.model().to_owned(),
         undescribed: machine.undescribed().intersection(mask),
+        lacks: wanted.map_or(ComponentSet::EMPTY, |wanted| {
+            wanted.difference(machine.listed())
+        }),
         standard: image(geometry, Form::Standard, user),
         compacted: compacted.map(|mask| image(geometry, Form::Compacted, mask)),
-    })
-}
-
-/// A number, or names (and numbers) of components with commas between.
-fn parse_mask(text: &str) -> Result<ComponentSet> {
-    if let Some(hex) = text.strip_prefix("0x") {
-        let bits = u64::from_str_radix(hex, 16).with_context(|| format!("mask {text:?}"))?;
-        let mask = ComponentSet::from_bits(bits);
-        return mask.with_context(|| format!("mask {text:?}: bit 63 is no component"));
-    }
-    ensure!(!text.is_empty(), "the mask names no component");
-    text.split(',').try_fold(ComponentSet::EMPTY, |all, name| {
-        let number = || name.parse().ok().and_then(ComponentIndex::new);
-        let component = ComponentIndex::from_name(name).or_else(number);
-        let component = component.with_context(|| format!("no component {name:?}"))?;
-        Ok(all.union(ComponentSet::only(component)))
     })
 }

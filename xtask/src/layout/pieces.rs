@@ -1,7 +1,10 @@
 //! An image cut into its pieces: legacy region, header, components, and the holes between.
 
+use serde_json::{Value, json};
 use vcpu_xstate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
 use vcpu_xstate::{ComponentIndex, ComponentSet, Form, Geometry};
+
+use crate::output::hex;
 
 /// What a stretch of an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +71,55 @@ pub struct Picture {
     pub model: String,
     /// What the machine lists and its dump does not describe.
     pub undescribed: ComponentSet,
+    /// What was asked for and the machine does not list.
+    pub lacks: ComponentSet,
     pub standard: Pieces,
     /// `None` where the machine has no instruction that writes one.
     pub compacted: Option<Pieces>,
+}
+
+impl Pieces {
+    /// For programs.
+    fn json(&self) -> Value {
+        let piece = |piece: &Piece| {
+            let (kind, index, supervisor) = match piece.kind {
+                Kind::Legacy => ("legacy", None, false),
+                Kind::Header => ("header", None, false),
+                Kind::Hole => ("hole", None, false),
+                Kind::Component(component, supervisor) => {
+                    ("component", Some(component.get()), supervisor)
+                }
+            };
+            json!({
+                "kind": kind,
+                "name": piece.name(),
+                "index": index,
+                "supervisor": supervisor,
+                "offset": piece.start,
+                "bytes": piece.bytes(),
+            })
+        };
+        json!({
+            "mask": hex(self.mask.bits()),
+            "bytes": self.bytes(),
+            "hole_bytes": self.hole_bytes(),
+            "pieces": self.pieces.iter().map(piece).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Picture {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "machine": self.name,
+            "model": self.model,
+            "undescribed": hex(self.undescribed.bits()),
+            "lacks": hex(self.lacks.bits()),
+            "standard": self.standard.json(),
+            "compacted": self.compacted.as_ref().map(Pieces::json),
+        })
+    }
 }
 
 /// The image of `mask`, cut up.

@@ -4,7 +4,7 @@ use super::pieces::{Kind, Pieces};
 use super::scale::Scale;
 use super::*;
 
-fn pictures(names: &[&str], mask: ComponentSet) -> Vec<Picture> {
+fn pictures(names: &[&str], mask: Option<ComponentSet>) -> Vec<Picture> {
     let table = Table::load(None).unwrap();
     let of = |name: &&str| picture(table.find(name).unwrap(), mask).unwrap();
     names.iter().map(of).collect()
@@ -13,9 +13,7 @@ fn pictures(names: &[&str], mask: ComponentSet) -> Vec<Picture> {
 fn all_built_in() -> Vec<Picture> {
     let table = Table::built_in();
     let machines = table.machines().iter();
-    machines
-        .map(|m| picture(m, ComponentSet::ALL).unwrap())
-        .collect()
+    machines.map(|m| picture(m, None).unwrap()).collect()
 }
 
 /// From the first byte to the last, nothing twice, and as long as the layout says.
@@ -44,7 +42,7 @@ fn pieces_cover_an_image() {
 
 #[test]
 fn text_shows_both_forms_and_holes() {
-    let text = text::text(&pictures(&["zen3", "piledriver"], ComponentSet::ALL));
+    let text = text::text(&pictures(&["zen3", "piledriver"], None));
     for line in [
         "  standard 0x207: 2440 bytes, 1600 of them holes   compacted 0x1a07: 880 bytes",
         "      832  · · ·          1600  hole                   832  pkru              8",
@@ -53,17 +51,36 @@ fn text_shows_both_forms_and_holes() {
         assert!(text.lines().any(|l| l == line), "{line:?} not in\n{text}");
     }
     assert!(text.contains("no compacted form"), "{text}");
-    let masked = text::text(&pictures(&["zen4"], parse_mask("0x7").unwrap()));
+    let masked = Some(components::parse("0x7").unwrap());
+    let masked = text::text(&pictures(&["zen4"], masked));
     assert!(masked.contains("standard 0x7: 832 bytes"), "{masked}");
 }
 
+/// `layout zen4 --mask apx` printed `standard 0x0: 576` and nothing of APX.
 #[test]
-fn masks_are_numbers_or_names() {
-    assert_eq!(parse_mask("0x602e7").unwrap().bits(), 0x6_02e7);
-    assert_eq!(parse_mask("avx,pkru,23").unwrap().bits(), 1 << 23 | 0x204);
-    for bad in ["", "0x", "0x8000000000000000", "ymm", "avx,", "63"] {
-        assert!(parse_mask(bad).is_err(), "{bad}");
-    }
+fn a_component_that_the_machine_lacks_is_named() {
+    let args = |machines: &[&str], mask: &str| Args {
+        machines: machines.iter().map(|name| (*name).to_owned()).collect(),
+        mask: Some(components::parse(mask).unwrap()),
+        svg: None,
+        table: None,
+        json: false,
+    };
+    let error = run(&args(&["zen4"], "apx")).unwrap_err().to_string();
+    assert_eq!(error, "zen4: no machine of these has apx");
+    let mask = Some(components::parse("avx,apx").unwrap());
+    let text = text::text(&pictures(&["zen4", "diamond-rapids"], mask));
+    assert_eq!(text.matches("It has no apx\n").count(), 1, "{text}");
+}
+
+#[test]
+fn a_layout_in_json() {
+    let zen3 = pictures(&["zen3"], None)[0].json();
+    assert_eq!(zen3["standard"]["bytes"], 2440);
+    assert_eq!(zen3["standard"]["mask"], "0x207");
+    let pieces = zen3["standard"]["pieces"].as_array().unwrap();
+    let pkru = pieces.iter().find(|piece| piece["name"] == "pkru").unwrap();
+    assert_eq!((&pkru["offset"], &pkru["index"]), (&2432.into(), &9.into()));
 }
 
 #[test]
@@ -116,7 +133,7 @@ fn a_drawing_has_every_piece_within_its_frame() {
 /// A long name ran into its bar.
 #[test]
 fn a_long_name_ends_before_the_bars() {
-    let mut pictures = pictures(&["zen4"], ComponentSet::ALL);
+    let mut pictures = pictures(&["zen4"], None);
     pictures[0].name = "w".repeat(48);
     let svg = svg::draw(&pictures);
     let boxes = numbers(&svg, "rect", &["x"]);
@@ -130,7 +147,7 @@ fn all_machines_are_those_with_xsave() {
     let all = table.chosen(&["all".to_owned()]).unwrap();
     assert!(all.len() >= 16, "{}", all.len());
     for machine in all {
-        picture(machine, ComponentSet::ALL).unwrap();
+        picture(machine, None).unwrap();
     }
 }
 
@@ -172,7 +189,7 @@ fn the_books_drawing_is_current() {
         "diamond-rapids",
     ];
     let book = include_str!("../../../docs/src/layouts.svg");
-    let drawn = svg::draw(&pictures(&names, ComponentSet::ALL));
+    let drawn = svg::draw(&pictures(&names, None));
     let command = "cargo xtask layout --svg docs/src/layouts.svg";
     assert!(
         book == drawn,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use vcpu_xstate::ComponentSet;
+
 use super::pieces::{Kind, Picture, Piece, Pieces};
 
 /// All machines, one below the other.
@@ -22,6 +24,9 @@ fn machine(picture: &Picture, text: &mut String) {
         let lacks = picture.undescribed;
         let _ = writeln!(text, "Listed, and not described by its dump: {lacks}");
     }
+    if !picture.lacks.is_empty() {
+        let _ = writeln!(text, "It has no {}", words(picture.lacks));
+    }
     let left = column("standard", &picture.standard);
     let right = match &picture.compacted {
         Some(compacted) => column("compacted", compacted),
@@ -37,6 +42,12 @@ fn machine(picture: &Picture, text: &mut String) {
         let line = format!("  {:<width$}   {}", cell(&left), cell(&right));
         let _ = writeln!(text, "{}", line.trim_end());
     }
+}
+
+/// Names with commas between.
+fn words(set: ComponentSet) -> String {
+    let names: Vec<String> = set.iter().map(|component| component.to_string()).collect();
+    names.join(", ")
 }
 
 fn column(title: &str, image: &Pieces) -> Vec<String> {

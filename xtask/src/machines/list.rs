@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use vcpu_xstate::CpuidResult;
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+use vcpu_xstate::{ComponentSet, CpuidResult};
 
 use super::{Machine, Table};
-use crate::output;
+use crate::output::{self, hex};
 
 /// List the machines that other commands know by name.
 #[derive(clap::Args)]
@@ -18,9 +19,14 @@ pub struct Args {
     #[arg(long, value_name = "MACHINE", conflicts_with = "pattern")]
     rows: Option<String>,
 
-    /// A table of machines; $XFERRY_CPUID_CSV where it is not given.
+    /// A table of machines, each in the place of a built-in one of its name;
+    /// $XFERRY_CPUID_CSV where it is not given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+
+    /// Print JSON on standard output.
+    #[arg(long, conflicts_with = "rows")]
+    json: bool,
 }
 
 /// The leaves that a table holds, and the highest subleaf of each.
@@ -43,11 +49,42 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(name) = &args.rows {
         return output::print(&rows(table.find(name)?));
     }
-    let wanted = args.pattern.as_deref().unwrap_or_default().to_lowercase();
+    let machines = chosen(&table, args.pattern.as_deref().unwrap_or_default())?;
+    if args.json {
+        let machines: Vec<Value> = machines.iter().map(|machine| object(machine)).collect();
+        return output::print(&format!("{:#}\n", json!(machines)));
+    }
+    output::print(&lines(&machines))
+}
+
+/// The machines whose name or model contains the pattern.
+fn chosen<'a>(table: &'a Table, pattern: &str) -> Result<Vec<&'a Machine>> {
+    let wanted = pattern.to_lowercase();
     let matches = |text: &str| text.to_lowercase().contains(&wanted);
     let all = table.machines().iter();
     let chosen = all.filter(|machine| matches(machine.name()) || matches(machine.model()));
-    output::print(&lines(&chosen.collect::<Vec<_>>()))
+    let chosen: Vec<&Machine> = chosen.collect();
+    if chosen.is_empty() {
+        bail!("no machine has {pattern:?} in its name or model");
+    }
+    Ok(chosen)
+}
+
+/// A machine for programs; masks are null where it has no XSAVE.
+fn object(machine: &Machine) -> Value {
+    let host = machine.host(machine.mxcsr_mask()).ok();
+    let mask = |set: ComponentSet| host.as_ref().map(|_| hex(set.bits()));
+    let [user, supervisor] = machine.masks();
+    let offered = host.as_ref().map(|host| machine.policy(host).xstate().mask);
+    json!({
+        "name": machine.name(),
+        "model": machine.model(),
+        "xsave": host.is_some(),
+        "xcr0": mask(user),
+        "xss": mask(supervisor),
+        "offered": offered.map(|offered| hex(offered.bits())),
+        "undescribed": hex(machine.undescribed().bits()),
+    })
 }
 
 /// A heading, and a line for each machine.
@@ -113,6 +150,29 @@ fn rows(machine: &Machine) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `machines nosuch` printed an empty table, and that all was well.
+    #[test]
+    fn a_pattern_that_no_machine_has_is_an_error() {
+        let table = Table::built_in();
+        let error = chosen(&table, "nosuch").unwrap_err().to_string();
+        assert_eq!(error, "no machine has \"nosuch\" in its name or model");
+        assert_eq!(
+            chosen(&table, "Sapphire").unwrap()[0].name(),
+            "sapphire-rapids"
+        );
+    }
+
+    #[test]
+    fn a_machine_in_json() {
+        let table = Table::built_in();
+        let zen4 = object(table.find("zen4").unwrap());
+        assert_eq!(
+            (&zen4["xcr0"], &zen4["xsave"]),
+            (&json!("0x2e7"), &json!(true))
+        );
+        assert_eq!(zen4["undescribed"], "0x0");
+    }
 
     /// Names were padded to 48 whatever they were.
     #[test]

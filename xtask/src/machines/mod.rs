@@ -147,16 +147,22 @@ pub struct Table {
 
 impl Table {
     /// The machines of `file`, or else of the file that [`TABLE_VARIABLE`]
-    /// names if it is set; the handful that this program knows; and this one.
+    /// names if it is set; the handful that this program knows; and this one. A
+    /// machine of the file takes the place of one of the same name.
     pub fn load(file: Option<&Path>) -> Result<Self> {
         let named = std::env::var_os(TABLE_VARIABLE).filter(|path| !path.is_empty());
         let named = named.as_deref().map(Path::new);
         let mut machines = builtin::machines();
         machines.push(this());
         if let Some(path) = file.or(named) {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("the table of machines, {}", path.display()))?;
-            machines.extend(table::parse(&text).with_context(|| path.display().to_string())?);
+            let whence = match file {
+                Some(_) => String::new(),
+                None => format!(" (which {TABLE_VARIABLE} names)"),
+            };
+            let place = || format!("the table of machines, {}{whence}", path.display());
+            let text = std::fs::read_to_string(path).with_context(place)?;
+            let rows = table::parse(&text).with_context(place)?;
+            put(&mut machines, rows);
         }
         Ok(Self { machines })
     }
@@ -220,6 +226,18 @@ impl Table {
                     found.len()
                 )
             }
+        }
+    }
+}
+
+/// Adds a table's machines, each in the place of a known one of its name, or
+/// behind them.
+fn put(machines: &mut Vec<Machine>, table: Vec<Machine>) {
+    for machine in table {
+        let name = machine.name.to_lowercase();
+        match machines.iter_mut().find(|m| m.name.to_lowercase() == name) {
+            Some(known) => *known = machine,
+            None => machines.push(machine),
         }
     }
 }

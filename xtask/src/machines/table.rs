@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use vcpu_xstate::CpuidResult;
 
-use super::{Answers, Machine};
+use super::{ALL, Answers, Machine};
 
 /// What the first line says.
 pub const HEADER: &str = "cpu,vendor,model,leaf,subleaf,eax,ebx,ecx,edx";
@@ -63,6 +63,10 @@ fn row(line: &str) -> Result<Row<'_>> {
     let mut words = rest.splitn(3, ',');
     let name = words.next().unwrap_or_default();
     ensure!(!name.is_empty(), "the machine has no name");
+    ensure!(
+        name.to_lowercase() != ALL,
+        "{name:?} stands for all machines, and names none"
+    );
     let model = words.nth(1).unwrap_or_default();
     Ok(Row {
         name,

@@ -60,6 +60,27 @@ fn names_are_found_by_a_part_that_is_unique() {
     assert!(table.find("none").is_err());
 }
 
+/// A row named as a built-in machine was ignored, and `machines` listed both.
+#[test]
+fn a_tables_machine_takes_the_place_of_a_built_in_one() {
+    let header = "cpu,vendor,model,leaf,subleaf,eax,ebx,ecx,edx";
+    let rows = table::parse(&format!(
+        "{header}\nZEN4,V,mine,1,0,1,2,3,4\nnew,V,M,0,0,1,2,3,4\n"
+    ));
+    let mut machines = builtin::machines();
+    let before = machines.len();
+    put(&mut machines, rows.unwrap());
+    let table = Table { machines };
+    assert_eq!(table.find("zen4").unwrap().model(), "mine");
+    assert_eq!(table.machines().len(), before + 1);
+    assert_eq!(
+        refused(&format!("{header}\nall,b,c,1,0,0,0,0,0"))
+            .lines()
+            .count(),
+        1
+    );
+}
+
 #[test]
 fn a_dump_tells_what_it_lacks() {
     let rows = "a,V,M,0,0,0xd,0,0,0\na,V,M,0xd,0,0x207,0,0,0\na,V,M,0xd,1,0xf,0,0x100,0\n\

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, anyhow, bail};
+use migration_abi::ParseError;
 use migration_abi::blob::{self, DirectoryEntry};
 use migration_abi::stream::{Decoder, Record, Step};
 use serde_json::json;
@@ -10,12 +11,12 @@ use vcpu_xstate::policy::{Arrival, CpuPolicy};
 use vcpu_xstate::{Claims, ComponentFacts, ComponentIndex, Geometry};
 
 use crate::inspect;
-use crate::receiver::{self, Judged, Receiver, Why};
+use crate::receiver::{self, BrokenPolicy, Judged, Receiver, Why};
 
 /// The states of a file, and the policy where it has one.
 struct Contents<'a> {
     /// `None` for a blob; for a stream its domain's, or why that is none.
-    policy: Option<Result<CpuPolicy, String>>,
+    policy: Option<Result<CpuPolicy, BrokenPolicy>>,
     states: Vec<State<'a>>,
 }
 
@@ -33,9 +34,10 @@ pub fn run(bytes: &[u8], hosts: &[Receiver<'_>], as_json: bool) -> Result<(Strin
     let broken = contents
         .policy
         .as_ref()
-        .and_then(|policy| policy.as_ref().err());
+        .and_then(|policy| policy.as_ref().err())
+        .map(BrokenPolicy::to_string);
     let mut text = String::new();
-    if let Some(words) = broken {
+    if let Some(words) = &broken {
         let _ = writeln!(
             text,
             "no receiver takes this stream's policy: {words}\nits state alone:"
@@ -53,7 +55,7 @@ pub fn run(bytes: &[u8], hosts: &[Receiver<'_>], as_json: bool) -> Result<(Strin
             }
             Err(why) => {
                 let whose = vcpu.map_or(String::new(), |vcpu| format!("vCPU {vcpu}, "));
-                let _ = writeln!(text, "{name}: no, {whose}{}", why.text);
+                let _ = writeln!(text, "{name}: no, {whose}{why}");
                 for way in &why.ways {
                     let _ = writeln!(text, "  {way}");
                 }
@@ -88,7 +90,7 @@ fn judge(contents: &Contents<'_>, host: &Receiver<'_>) -> (Option<u32>, Result<(
 
 fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
     if bytes.starts_with(&blob::MAGIC) {
-        let blob = blob::parse(bytes).map_err(|error| anyhow!("the blob: {error}"))?;
+        let blob = blob::parse(bytes).map_err(|error| unread("the blob", error))?;
         return Ok(Contents {
             policy: None,
             states: vec![state(None, &blob)?],
@@ -108,14 +110,14 @@ fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
     let mut decoder = Decoder::new(bytes);
     loop {
         let step = decoder.step();
-        let frame = match step.map_err(|error| anyhow!("the stream: {error}"))? {
+        let frame = match step.map_err(|error| unread("the stream", error))? {
             Step::Frame(frame) => frame,
             Step::End => break,
             Step::NeedMore(missing) => {
                 bail!("the stream is cut off: its last frame lacks {missing} bytes")
             }
         };
-        let record = Record::parse(&frame).map_err(|error| anyhow!("the stream: {error}"))?;
+        let record = Record::parse(&frame).map_err(|error| unread("the stream", error))?;
         match record {
             Some(Record::Domain(domain)) => contents.policy = Some(receiver::policy_of(&domain)),
             Some(Record::VcpuXstate(record)) => {
@@ -130,6 +132,11 @@ fn contents(bytes: &[u8]) -> Result<Contents<'_>> {
         bail!("the stream holds no extended state");
     }
     Ok(contents)
+}
+
+/// What a reader stops at, in the words of `inspect`.
+fn unread(what: &str, error: ParseError) -> anyhow::Error {
+    anyhow!("{what}: {}", inspect::Finding::from(error))
 }
 
 fn state<'a>(vcpu: Option<u32>, blob: &blob::Blob<'a>) -> Result<State<'a>> {

@@ -7,14 +7,15 @@ mod show;
 mod tests;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Subcommand};
 
+use crate::inspect::looks_like_a_stream;
 use crate::machines::Table;
-use crate::output;
 use crate::receiver::{Offer, Receiver};
+use crate::{input, output};
 
 /// Policies of machines: levelled, explained, and held against a file.
 #[derive(ClapArgs)]
@@ -36,7 +37,8 @@ enum Task {
 /// What every subcommand takes.
 #[derive(ClapArgs)]
 struct Common {
-    /// A table of machines; $XFERRY_CPUID_CSV where it is not given.
+    /// A table of machines, each in the place of a built-in one of its name;
+    /// $XFERRY_CPUID_CSV where it is not given.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 
@@ -73,8 +75,8 @@ struct ShowArgs {
 
 #[derive(ClapArgs)]
 struct CheckArgs {
-    /// A blob, or a migration stream, whose policy is judged too.
-    #[arg(value_name = "BLOB")]
+    /// A blob, or a migration stream, whose policy is judged too; `-` is standard input.
+    #[arg(value_name = "FILE")]
     file: PathBuf,
 
     /// The machines; `all` for every one that has XSAVE.
@@ -103,16 +105,13 @@ pub fn run(args: &Args) -> Result<bool> {
         Task::Check(args) => {
             let table = args.common.table()?;
             let hosts = args.common.hosts(&table, &args.machines)?;
-            let bytes = read(&args.file)?;
-            let (text, taken) = check::run(&bytes, &hosts, args.common.json)?;
+            let bytes = input::read(&args.file, looks_like_a_stream)?;
+            let verdicts = check::run(&bytes, &hosts, args.common.json);
+            let (text, taken) = verdicts.with_context(|| input::name(&args.file))?;
             output::print(&text)?;
             Ok(taken)
         }
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 impl Common {
@@ -121,10 +120,6 @@ impl Common {
     }
 
     fn hosts<'a>(&self, table: &'a Table, names: &[String]) -> Result<Vec<Receiver<'a>>> {
-        let mut hosts = Vec::new();
-        for machine in table.chosen(names)? {
-            hosts.push(self.offer.receiver(machine)?);
-        }
-        Ok(hosts)
+        self.offer.receivers(&table.chosen(names)?)
     }
 }

@@ -11,6 +11,9 @@ use super::words::{Facts, gathered, left_out, lines};
 use crate::machines::Machine;
 
 pub fn run(common: &Common, machine: &Machine, config: &str) -> Result<String> {
+    if let Some(vain) = common.offer.permitted_in_vain(&[machine])? {
+        eprintln!("note: {vain}");
+    }
     let (xstate, granted) = (common.offer.xstate(machine)?, common.offer.granted()?);
     let cpuid = |leaf, subleaf| machine.cpuid(leaf, subleaf);
     let host = CpuPolicy::host_granting(&cpuid, &xstate, &granted);

@@ -1,6 +1,12 @@
 //! Tests of the commands' words on machines that are known without a table.
 
+use std::path::Path;
+
 use super::*;
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    input::read(path, looks_like_a_stream)
+}
 
 fn common(grant: &[&str], permit: &[&str]) -> Common {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -159,12 +165,73 @@ fn stored_blobs_against_machines() {
         error.starts_with("neither a blob nor a stream (7 bytes); `inspect --against`"),
         "{error}"
     );
+    let blob = read(&golden.join("blob-v1-sse.bin")).unwrap();
+    let error = check::run(&blob[..50], &hosts, false).unwrap_err();
+    let words = "(at byte 0: 50 seen, allowed: at least 96)";
+    assert!(error.to_string().ends_with(words), "{error}");
     let kvm = read(&golden.join("legacy-kvm-xsave.bin")).unwrap();
     let error = check::run(&kvm, &hosts, false).unwrap_err().to_string();
     assert!(
         error.starts_with("neither a blob nor a stream (4096 bytes)"),
         "{error}"
     );
+}
+
+/// `--grant avx`, `--permit avx` were taken and meant nothing; the help lacked names.
+#[test]
+fn what_needs_no_grant_or_permission_is_refused() {
+    let grant = |name: &str| {
+        common(&[name], &[])
+            .offer
+            .granted()
+            .unwrap_err()
+            .to_string()
+    };
+    let all = "there are cet-ss, enqcmd, uintr, cet-ibt, uiret-uif, cet-sss, apx-f";
+    assert_eq!(
+        grant("avx"),
+        format!("--grant avx: \"avx\" needs no grant; {all}")
+    );
+    assert_eq!(
+        grant("mce"),
+        format!("--grant mce: \"mce\" is never offered; {all}")
+    );
+    assert_eq!(
+        grant("ymm"),
+        format!("--grant ymm: \"ymm\" is no feature; {all}")
+    );
+    let permit = |name: &str| common(&[], &[name]).offer.permitted();
+    let error = permit("avx").unwrap_err().to_string();
+    assert!(error.starts_with("--permit avx: \"avx\" needs no permission; there are pasid"));
+    assert_eq!(permit("lbr").unwrap().bits(), 1 << 15);
+    let command = <Args as clap::Args>::augment_args(clap::Command::new("policy"));
+    let check = command.find_subcommand("check").unwrap();
+    let help = check.clone().render_long_help().to_string();
+    for name in all
+        .trim_start_matches("there are ")
+        .split(", ")
+        .chain(["pasid", "lbr"])
+    {
+        assert!(help.contains(name), "{name} is not in\n{help}");
+    }
+}
+
+/// `--permit 23` meant nothing on machines that have no component 23.
+#[test]
+fn what_is_permitted_in_vain_is_said() {
+    let table = Table::built_in();
+    let machines = ["zen4", "sapphire-rapids"].map(|name| table.find(name).unwrap());
+    let vain = |permit: &[&str], machines: &[&crate::machines::Machine]| {
+        common(&[], permit)
+            .offer
+            .permitted_in_vain(machines)
+            .unwrap()
+    };
+    assert_eq!(vain(&["pasid"], &machines), None);
+    let said = vain(&["pasid"], &machines[..1]).unwrap();
+    assert_eq!(said, "--permit pasid: zen4 does not have it");
+    let said = vain(&["23", "uintr"], &machines).unwrap();
+    assert_eq!(said, "--permit component 23: none of these machines has it");
 }
 
 /// `policy-feature-required: seen 0x0, allowed 0x100000300` said nothing, and nothing was judged.

@@ -8,10 +8,10 @@ mod write;
 use core::mem::{offset_of, size_of};
 
 use bitflags::bitflags;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 pub use layouts::Layouts;
-pub use read::{Blob, Directory};
+pub use read::{Blob, Directory, Own};
 pub use write::{Fields, encode, encoded_len, head_len, prepare, seal, write_head};
 
 /// This module's format version.
@@ -96,6 +96,19 @@ pub struct Header {
     pub image_len: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+impl Header {
+    /// Whether the other one consists of other words: 0 if not.
+    #[inline(always)]
+    fn unlike(&self, other: &Self) -> u64 {
+        let words: [u64; HEADER_BYTES / 8] = transmute!(*self);
+        let others: [u64; HEADER_BYTES / 8] = transmute!(*other);
+        words
+            .iter()
+            .zip(others)
+            .fold(0, |all, (one, other)| all | one ^ other)
+    }
 }
 
 /// One component's layout on the machine that wrote the blob.

@@ -9,8 +9,10 @@ use core::mem::offset_of;
 use zerocopy::FromBytes;
 
 use super::check::{check_directory_like, check_header};
+use super::layouts::Words;
 use super::{
-    CRC_BYTES, DirectoryEntry, HEADER_BYTES, Header, Incompatible, Layouts, XCOMP_BV_OFFSET,
+    CRC_BYTES, DirectoryEntry, ENTRY_BYTES, Fields, HEADER_BYTES, Header, Incompatible, Layouts,
+    MAX_IMAGE_BYTES, MIN_IMAGE_BYTES, XCOMP_BV_OFFSET,
 };
 use crate::blob::BlobError;
 use crate::crc32c::crc32c;
@@ -33,12 +35,10 @@ impl<'a> Blob<'a> {
 
     /// The same on a machine with these layouts. Says whether the blob's are the
     /// same, component for component of its `xstate_mask`.
-    #[inline(always)]
     pub fn parse_on(bytes: &'a [u8], layouts: &Layouts) -> Result<(Self, bool), BlobError> {
         Self::read(bytes, |index, entry| layouts.has(index, entry))
     }
 
-    #[inline(always)]
     fn read(
         bytes: &'a [u8],
         known: impl Fn(u32, &DirectoryEntry) -> bool,
@@ -64,6 +64,7 @@ impl<'a> Blob<'a> {
 
     /// The header as it stands.
     #[must_use]
+    #[inline(always)]
     pub const fn header(&self) -> &Header {
         &self.header
     }
@@ -76,12 +77,14 @@ impl<'a> Blob<'a> {
 
     /// The compacted image.
     #[must_use]
+    #[inline(always)]
     pub const fn image(&self) -> &'a [u8] {
         self.image
     }
 
     /// The incompatible flags, all known.
     #[must_use]
+    #[inline(always)]
     pub const fn flags(&self) -> Incompatible {
         Incompatible::from_bits_truncate(self.header.incompatible)
     }
@@ -209,6 +212,63 @@ fn lengths(bytes: &[u8]) -> Result<(Header, usize), BlobError> {
         ));
     }
     Ok((header, total))
+}
+
+/// A blob as this very machine would have written it.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    /// What it says.
+    pub fields: Fields,
+    /// The compacted image.
+    pub image: &'a [u8],
+}
+
+impl<'a> Own<'a> {
+    /// The blob, if every byte before its image is what the writer of this
+    /// version would have written here, without a checksum, for what it says of
+    /// registers. Then it keeps all rules of its form, because the writer does,
+    /// and its layouts are this machine's. Whatever else a reader takes, or
+    /// refuses, is [`Blob::parse_on`]'s.
+    #[inline(always)]
+    pub fn parse(bytes: &'a [u8], layouts: &Layouts) -> Option<Self> {
+        let (header, body) = Header::read_from_prefix(bytes).ok()?;
+        let (len, image_len) = (usize::from(header.dir_entries), header.image_len as usize);
+        let fields = Fields {
+            xstate_mask: header.xstate_mask,
+            xcr0: header.xcr0,
+            xss: header.xss,
+            xfd: header.xfd,
+            xfd_err: header.xfd_err,
+            accum: header.accum,
+            xcomp_bv: header.xcomp_bv,
+            no_xsave: header.incompatible & Incompatible::NO_XSAVE.bits() != 0,
+            crc: false,
+        };
+        let written = fields.header_of(len, image_len, bytes.len());
+        let own = layouts.directory(header.xstate_mask, len)?;
+        let (directory, image) = body.split_at_checked(len * ENTRY_BYTES)?;
+        let in_image = image.get(XCOMP_BV_OFFSET..)?.first_chunk::<8>()?;
+        let otherwise = header.unlike(&written)
+            | unlike(directory, own)
+            | (image_len ^ image.len()) as u64
+            | u64::from_le_bytes(*in_image) ^ header.xcomp_bv;
+        let possible = (MIN_IMAGE_BYTES..=MAX_IMAGE_BYTES).contains(&image.len());
+        (otherwise == 0 && possible).then_some(Self { fields, image })
+    }
+}
+
+/// Whether a directory consists of other words than these: 0 if not. They are
+/// as many.
+#[inline(always)]
+fn unlike(directory: &[u8], own: &[Words]) -> u64 {
+    let (entries, _) = directory.as_chunks::<ENTRY_BYTES>();
+    let mut unlike = 0;
+    for (entry, own) in entries.iter().zip(own) {
+        let (words, _) = entry.as_chunks::<8>();
+        let [first, second] = [words[0], words[1]].map(u64::from_le_bytes);
+        unlike |= first ^ own[0] | second ^ own[1];
+    }
+    unlike
 }
 
 /// XCOMP_BV stands twice, and both copies agree.

@@ -64,17 +64,33 @@ impl Fields {
     #[inline]
     fn unchecked_header(&self, image_len: usize) -> Header {
         let total_len = encoded_len(self.xstate_mask, image_len, self.crc).unwrap_or(usize::MAX);
-        let mut incompatible = Incompatible::empty();
-        incompatible.set(Incompatible::CRC, self.crc);
-        incompatible.set(Incompatible::NO_XSAVE, self.no_xsave);
+        let entries = self.xstate_mask.count_ones() as usize;
+        self.header_of(entries, image_len, total_len)
+    }
+
+    /// The header of a blob with so many components and of these lengths.
+    #[inline(always)]
+    pub(super) const fn header_of(
+        &self,
+        entries: usize,
+        image_len: usize,
+        total_len: usize,
+    ) -> Header {
+        let mut incompatible = 0;
+        if self.crc {
+            incompatible |= Incompatible::CRC.bits();
+        }
+        if self.no_xsave {
+            incompatible |= Incompatible::NO_XSAVE.bits();
+        }
         Header {
             magic: MAGIC,
             version: VERSION,
             header_len: HEADER_BYTES as u16,
             dir_entry_len: ENTRY_BYTES as u16,
-            dir_entries: self.xstate_mask.count_ones() as u16,
+            dir_entries: entries as u16,
             compatible: 0,
-            incompatible: incompatible.bits(),
+            incompatible,
             total_len: total_len as u64,
             xstate_mask: self.xstate_mask,
             xcr0: self.xcr0,
@@ -83,7 +99,11 @@ impl Fields {
             xfd_err: self.xfd_err,
             accum: self.accum,
             xcomp_bv: self.xcomp_bv,
-            image_len: u32::try_from(image_len).unwrap_or(u32::MAX),
+            image_len: if image_len > u32::MAX as usize {
+                u32::MAX
+            } else {
+                image_len as u32
+            },
             reserved: 0,
         }
     }
@@ -104,7 +124,7 @@ pub const fn head_len(xstate_mask: u64) -> usize {
 /// # Errors
 /// `out` is too short, or the mask or the length are such as no blob of this
 /// machine can have; nothing was written.
-#[inline]
+#[inline(always)]
 pub fn write_head(
     out: &mut [u8],
     fields: &Fields,
@@ -122,18 +142,38 @@ pub fn write_head(
         let seen = image_len as u64;
         return Err(ParseError::new(Rule::BlobImageLength, 0, seen, allowed));
     }
-    let header = fields.unchecked_header(image_len);
-    let (given, total) = (out.len(), header.total_len as usize);
+    let entries = mask.count_ones() as usize;
+    let trailer = if fields.crc { CRC_BYTES } else { 0 };
+    let total = HEADER_BYTES + entries * ENTRY_BYTES + image_len + trailer;
+    let given = out.len();
     if given < total {
         let allowed = Allowed::AtLeast(total as u64);
         return Err(ParseError::new(Rule::BlobRoom, 0, given as u64, allowed));
     }
+    let header = fields.header_of(entries, image_len, total);
     let (head, body) = out.split_at_mut(HEADER_BYTES);
     let (words, _) = head.as_chunks_mut::<8>();
     let (from, _) = header.as_bytes().as_chunks::<8>();
     for (to, from) in words.iter_mut().zip(from) {
         *to = *from;
     }
+    match layouts.directory(mask, entries) {
+        Some(own) => {
+            let (places, _) = body.as_chunks_mut::<ENTRY_BYTES>();
+            for (place, entry) in places.iter_mut().zip(own) {
+                let (words, _) = place.as_chunks_mut::<8>();
+                words[0] = entry[0].to_le_bytes();
+                words[1] = entry[1].to_le_bytes();
+            }
+        }
+        None => write_directory(body, mask, layouts),
+    }
+    Ok(total)
+}
+
+#[cold]
+#[inline(never)]
+fn write_directory(body: &mut [u8], mask: u64, layouts: &Layouts) {
     let (places, _) = body.as_chunks_mut::<ENTRY_BYTES>();
     let mut left = mask;
     for place in places {
@@ -144,7 +184,6 @@ pub fn write_head(
         place.copy_from_slice(entry.as_bytes());
         left &= left - 1;
     }
-    Ok(total)
 }
 
 /// Length in bytes of the blob of a vCPU with this policy and image; `None`

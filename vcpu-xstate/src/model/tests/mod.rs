@@ -7,6 +7,7 @@ mod saves;
 
 use super::*;
 use crate::cpuid::CpuidResult;
+use crate::testing::TILES_CUT;
 
 /// An area's address.
 const AT: u64 = 0x4_0000;
@@ -32,7 +33,7 @@ pub(super) fn everything(leaf: u32, subleaf: u32) -> CpuidResult {
         (15, 808, 0, 1),
         (16, 8, 0, 1),
         (17, 64, 2752, 2),
-        (18, 8192, 2816, 6),
+        (18, 8192 - TILES_CUT as u32, 2816, 6),
         (19, 128, 11008, 0),
         (40, 24, 11136, 2),
         (62, 128, 11200, 0),

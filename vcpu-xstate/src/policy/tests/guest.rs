@@ -89,6 +89,7 @@ fn xfd_flag_goes_with_xfd() {
     let vcpu = Dynamic::default();
     assert_eq!(host.cpuid(0xd, 18, &vcpu).ecx, 6);
     let policy = host.with_config("host:xfd=0").unwrap();
+    assert_eq!((host.xstate().xfd, policy.xstate().xfd), (true, false));
     assert_eq!(policy.cpuid(0xd, 18, &vcpu).ecx, 2);
     assert_eq!(policy.cpuid(0xd, 1, &vcpu).eax, 0xf);
     assert_eq!(policy.fits(&host), Ok(()));

@@ -189,6 +189,10 @@ fn words() {
             "its guest has no XSAVE, the vCPU's policy has",
         ),
         (R::MaskLegacy(0x205), "its policy lacks sse"),
+        (
+            R::MaskGroup(0x2_0007, 0x7),
+            "its policy has tilecfg without the rest of the group",
+        ),
         (R::MaskPolicy(0x207, 0x7), "pkru not in the vCPU's policy"),
         (
             R::MaskHost(0x6_0207, 0x207),

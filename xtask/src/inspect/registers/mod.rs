@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use vcpu_xstate::legacy::LegacyRegion;
 use vcpu_xstate::{ComponentIndex as C, ComponentSet};
 
-use super::document::Section;
+use super::document::{Section, hex};
 
 /// What an image says of a vCPU's registers.
 pub struct State<'a> {
@@ -25,6 +25,8 @@ pub struct State<'a> {
     pub mxcsr: u32,
     /// The bytes of the components that are not INIT, SSE's 256 too.
     pub held: BTreeMap<u8, &'a [u8]>,
+    /// What is held and cannot be read: it has no place, or is cut off.
+    pub lost: ComponentSet,
 }
 
 impl<'a> State<'a> {
@@ -40,7 +42,16 @@ const TILES: [C; 2] = [C::TILECFG, C::TILEDATA];
 
 /// All registers that are not INIT, and MXCSR.
 pub fn explain(state: &State<'_>, full: bool) -> Section {
-    let mut section = Section::new("registers", "Registers").with_note("what is not shown is INIT");
+    let note = if state.lost.is_empty() {
+        "what is not shown is INIT".into()
+    } else {
+        format!(
+            "not readable: {}; what else is not shown is INIT",
+            state.lost
+        )
+    };
+    let mut section = Section::new("registers", "Registers").with_note(note);
+    section.value("unreadable", hex(state.lost.bits()));
     if state.of(C::X87).is_some() {
         section.section(x87::explain(state.legacy));
     }

@@ -57,8 +57,12 @@ pub fn explain(state: &State<'_>) -> Section {
     } else {
         16
     };
+    let lost = super::VECTORS.iter().any(|part| state.lost.has(*part));
     match zero {
         0 => {}
+        zero if lost => section.line(format!(
+            "{zero} vector registers zero, as far as can be read"
+        )),
         zero if zero == all => section.line(format!("all {all} vector registers zero")),
         zero => section.line(format!("the other {zero} vector registers zero")),
     }
