@@ -45,12 +45,7 @@ impl<'a> Image<'a> {
         dropped: ComponentSet,
     ) -> Option<Self> {
         let (legacy, header) = Self::head(bytes)?;
-        let held = if rule!("init-is-never-read") {
-            header.xstate_bv()
-        } else {
-            header.xstate_bv().union(header.layout())
-        };
-        let xstate_bv = held.difference(dropped);
+        let xstate_bv = header.xstate_bv().difference(dropped);
         let layout = match (form, header.xcomp_bv()) {
             (Form::Standard, 0) => xstate_bv,
             // Not the host's own (Xen 9979547be5, Linux 4498601d1a).
