@@ -98,7 +98,11 @@ enum Ended {
 pub fn build(workspace: &Workspace) -> Result<Vec<Program>> {
     let output = workspace
         .cargo()
-        .args(["test", "--no-run", "--message-format=json"])
+        .args([
+            "test",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ])
         .args(["--package", "vcpu-xstate", "--package", "migration-abi"])
         .args(["--features", "vcpu-xstate/mutants,migration-abi/mutants"])
         .arg("--target-dir")
@@ -106,6 +110,8 @@ pub fn build(workspace: &Workspace) -> Result<Vec<Program>> {
         // The tests run some hundred times.
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        // Built in few pieces, and whole after a run that was ended half-way.
+        .env("CARGO_INCREMENTAL", "0")
         .stderr(Stdio::inherit())
         .output()
         .context("cargo could not be started")?;
