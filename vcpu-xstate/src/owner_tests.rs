@@ -1,5 +1,7 @@
 //! Tests of ownership, one situation each; `world_tests` walks through all of them at random.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::ComponentIndex;
 use crate::CpuId;
@@ -501,4 +503,26 @@ fn discard_took_whatever_was_loaded() {
     let b = vcpu(2, 0x7, &cpu, &mut memory);
     cpu.load(&mut a).unwrap();
     cpu.discard(b, &mut memory);
+}
+
+/// The image was taken before anybody asked which processor has the vCPU: the
+/// panic left it half replaced.
+#[test]
+fn import_of_a_vcpu_elsewhere_changes_nothing() {
+    let mut memory = TestMemory::default();
+    let mut here = rapids(0xf);
+    let mut there = cpu_of(host(bochs_sapphire_rapids(), 0xf), 1);
+    let mut a = vcpu(1, 0x207, &here, &mut memory);
+    let mut b = vcpu(2, 0x207, &here, &mut memory);
+    b.set_xcr0(0x207, 0, &mut here, &mut memory).unwrap();
+    let mut blob = vec![0; 4096];
+    let exported = b.export(&mut here, &mut blob).unwrap();
+    let image = &blob[..exported.image_len];
+    there.load(&mut a).unwrap();
+    let before = (a.version(), a.xcr0(), a.accum(), a.home());
+    let imported = catch_unwind(AssertUnwindSafe(|| {
+        a.import_native(&exported.claims, image, &mut here, &mut memory)
+    }));
+    assert!(imported.is_err(), "another processor has it");
+    assert_eq!((a.version(), a.xcr0(), a.accum(), a.home()), before);
 }

@@ -285,14 +285,20 @@ impl<H: Hardware> PcpuXstate<H> {
     /// gone: no save has taken UINV out of them, and with it live, the next
     /// XRSTORS of an image with UINTR faults.
     pub(crate) fn abandon(&mut self, vcpu: &mut VcpuXstate) {
+        self.assert_within_reach(vcpu);
         if vcpu.home() == Home::Registers(self.cpu) {
             self.assert_owner(vcpu);
             vcpu.set_home(Home::Memory);
             self.clear();
         }
-        assert_eq!(
-            vcpu.home(),
-            Home::Memory,
+    }
+
+    /// Panics if another processor has the vCPU: nothing of it can be replaced
+    /// from here.
+    pub(crate) fn assert_within_reach(&self, vcpu: &VcpuXstate) {
+        let here = [Home::Memory, Home::Registers(self.cpu)];
+        assert!(
+            here.contains(&vcpu.home()),
             "{vcpu:?} is in another processor"
         );
     }

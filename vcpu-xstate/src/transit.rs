@@ -169,6 +169,7 @@ impl VcpuXstate {
         cpu: &mut PcpuXstate<H>,
         memory: &mut impl AreaMemory,
     ) -> Result<(), ImportError> {
+        self.stand_within_reach(cpu);
         self.take(image, cpu.host(), memory)?;
         self.leave_registers(cpu);
         Ok(())
@@ -187,6 +188,7 @@ impl VcpuXstate {
         cpu: &mut PcpuXstate<H>,
         memory: &mut impl AreaMemory,
     ) -> Result<(), NativeError> {
+        self.stand_within_reach(cpu);
         let host = cpu.host();
         let judged = judged(claims, host.geometry(), image, host, &self.policy);
         let (registers, image) = judged.map_err(NativeError::Content)?;
@@ -194,6 +196,15 @@ impl VcpuXstate {
             .map_err(|error| NativeError::Import(ImportError::NeedsMemory(error)))?;
         self.leave_registers(cpu);
         Ok(())
+    }
+
+    /// Before anything changes: a vCPU that another processor has is not
+    /// replaced from here, which is a mistake of the host and panics.
+    #[inline(always)]
+    fn stand_within_reach<H: Hardware>(&self, cpu: &PcpuXstate<H>) {
+        if self.home != Home::Memory {
+            cpu.assert_within_reach(self);
+        }
     }
 
     /// What the registers of a processor still have is not this vCPU's any more.

@@ -377,3 +377,6 @@ fn check_image<'a>(
 #[cfg(test)]
 #[path = "validate_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod mended_tests;

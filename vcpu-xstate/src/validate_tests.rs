@@ -17,15 +17,15 @@ use crate::testing::{
 };
 use crate::{ComponentFacts, CpuId, PcpuXstate, VcpuXstate};
 
-fn set(bits: u64) -> ComponentSet {
+pub(super) fn set(bits: u64) -> ComponentSet {
     ComponentSet::from_bits_retain(bits)
 }
 
-const MASK: u64 = 0x6_5ae7;
+pub(super) const MASK: u64 = 0x6_5ae7;
 const XCR0: u64 = 0x6_02e7;
 
 /// A machine with every component that has rules of its own.
-fn everything() -> Geometry {
+pub(super) fn everything() -> Geometry {
     let mut g = bochs_sapphire_rapids();
     for (index, facts) in [(10, supervisor(8)), (15, supervisor(808))] {
         g.insert(ComponentIndex::new(index).unwrap(), facts)
@@ -36,17 +36,17 @@ fn everything() -> Geometry {
 
 /// An image that comes with what makes it acceptable.
 #[derive(Clone)]
-struct Sample {
-    claims: Claims,
+pub(super) struct Sample {
+    pub(super) claims: Claims,
     geometry: Geometry,
-    image: Vec<u8>,
+    pub(super) image: Vec<u8>,
     host: HostXstate,
-    policy: XstatePolicy,
+    pub(super) policy: XstatePolicy,
 }
 
 impl Sample {
     /// An image of `held` from a guest of the policy `mask` that enabled all.
-    fn new(geometry: Geometry, instructions: u32, mask: u64, held: u64) -> Self {
+    pub(super) fn new(geometry: Geometry, instructions: u32, mask: u64, held: u64) -> Self {
         let host = host(geometry.clone(), instructions);
         let mask = set(mask);
         let layout = set(held);
@@ -75,7 +75,7 @@ impl Sample {
         }
     }
 
-    fn validate(&self) -> Result<TrustedImage<'_>, Rejection> {
+    pub(super) fn validate(&self) -> Result<TrustedImage<'_>, Rejection> {
         validate(
             &self.claims,
             &self.geometry,
@@ -89,7 +89,7 @@ impl Sample {
         self.image[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
     }
 
-    fn offset(&self, component: ComponentIndex) -> usize {
+    pub(super) fn offset(&self, component: ComponentIndex) -> usize {
         let layout = set(self.claims.xcomp_bv & !COMPACTED);
         self.geometry
             .placements(Form::Compacted, layout)
@@ -576,38 +576,4 @@ fn xfd_bit_is_part_of_the_layout() {
     let rejection = refused(|s| s.geometry = other);
     assert_eq!(rejection.rule(), "component-layout");
     assert_eq!((rejection.seen(), rejection.allowed()), (0, 1));
-}
-
-/// TILECFG without TILEDATA was taken as a policy that no XCR0 can have: the
-/// guest's CPUID would offer what its XSETBV refuses (Firecracker's bug).
-#[test]
-fn half_a_group_in_the_policy_is_refused() {
-    for part in [1 << 17, 1 << 18, 0x20, 0xc0] {
-        let mut sample = Sample::new(everything(), 0x1f, MASK, 3);
-        let group = if part < 1 << 17 { 0xe0 } else { 0x6_0000 };
-        sample.claims.xstate_mask = MASK & !group | part;
-        sample.claims.accum = 3;
-        let rejection = sample.validate().expect_err("half a group");
-        assert_eq!(rejection.rule(), "xstate-mask-group", "{part:#x}");
-        // Nor is there a vCPU of such a policy.
-        let policy = XstatePolicy::new(set(MASK & !group | part), set(0));
-        assert_eq!(policy.mask, set(MASK & !group), "{part:#x}");
-        assert_eq!(policy.within(set(MASK & !part)).mask, set(MASK & !group));
-    }
-}
-
-/// A guest that has no IA32_XFD could never clear a bit that came with its
-/// image: every use of its tiles would have been its own #NM for ever.
-#[test]
-fn xfd_of_a_guest_without_xfd() {
-    let mut sample = Sample::new(everything(), 0x1f, MASK, 3);
-    (sample.claims.xfd, sample.claims.accum) = (1 << 18, MASK & !(1 << 18));
-    assert!(sample.validate().is_ok());
-    sample.policy.xfd = false;
-    assert_eq!(sample.validate().unwrap_err().rule(), "xfd-policy");
-    (sample.claims.xfd, sample.claims.xfd_err) = (0, 1 << 18);
-    assert_eq!(sample.validate().unwrap_err().rule(), "xfd-err-policy");
-    // The hypervisor's own arming goes on: tiles without room are no error.
-    sample.claims.xfd_err = 0;
-    assert!(sample.validate().is_ok());
 }

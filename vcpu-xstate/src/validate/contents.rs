@@ -5,6 +5,7 @@ use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;
 use crate::image::Image;
 use crate::layout::{Form, Geometry, offset};
+use crate::mutants::rule;
 use crate::values::{self, BadValue};
 
 /// The register contents, as far as a processor refuses some.
@@ -16,7 +17,38 @@ pub(crate) fn check_contents(image: &Image<'_>, host: &HostXstate) -> Result<(),
     let ruled = image.extended().intersection(values::RULED);
     if !ruled.is_empty() {
         let (bytes, form) = (image.bytes(), image.form());
-        return check_components(bytes, image.geometry(), form, image.layout(), ruled, host);
+        check_components(bytes, image.geometry(), form, image.layout(), ruled, host)?;
+    }
+    let tails = image
+        .extended()
+        .intersection(image.geometry().supervisor_tails());
+    if !tails.is_empty() {
+        return check_tails(image.bytes(), image.geometry(), image.layout(), tails);
+    }
+    Ok(())
+}
+
+/// XRSTORS faults on any bit of a reserved portion of supervisor state (SDM Vol.
+/// 1, 13.12), which is what a size beyond the manuals' own is to us. Only a
+/// compacted image has such components.
+#[inline(never)]
+fn check_tails(
+    bytes: &[u8],
+    geometry: &Geometry,
+    layout: ComponentSet,
+    tails: ComponentSet,
+) -> Result<(), Rejection> {
+    let mut own = None;
+    let offsets = geometry.table(Form::Compacted, layout, &mut own);
+    for component in tails {
+        let start = offset(offsets, component);
+        let reserved =
+            start + geometry.state_bytes(component)..start + geometry.size_bytes(component);
+        if rule!("supervisor-tail-reserved")
+            && let Some(byte) = bytes[reserved].iter().find(|byte| **byte != 0)
+        {
+            return Err(Rejection::Reserved(component, (*byte).into(), 0));
+        }
     }
     Ok(())
 }
