@@ -17,7 +17,8 @@ pub trait View: Sized {
     const COMPONENT: ComponentIndex;
 
     /// The value of `bytes`, which are those that an update of the component
-    /// shows; bytes that are missing read as zero.
+    /// shows. Bytes that are missing read as zero, but for x87, where they read
+    /// as its initial configuration.
     fn read(bytes: &[u8]) -> Self;
 
     /// Puts the value into `bytes`; what it does not cover stays.

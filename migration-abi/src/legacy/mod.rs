@@ -11,7 +11,7 @@
 //! These forms tell neither sizes nor offsets of components: that is the
 //! machine's, so what an image means and whether its length is right is
 //! decided with a geometry in hand (`vcpu_xstate::foreign`, for which
-//! [`crate::xstate`] makes the bridge). Here are lengths of what is fixed,
+//! `xstate` makes the bridge). Here are lengths of what is fixed,
 //! type codes, and the rule that an interface for standard images gets one.
 //!
 //! `docs/src/legacy-formats.md` has the byte tables.

@@ -102,6 +102,11 @@ pub struct Canonical {
 /// is compared, is written by [`transfer_whole`] or [`canonicalise`], which
 /// write every byte.
 ///
+/// Between machines that give a component two sizes, as many bytes are copied as
+/// both have, and the rest of the larger one is zero. Of a component with a name
+/// that is all its state; of one without, nobody can tell. (No vCPU moves so:
+/// its policy wants equal sizes.)
+///
 /// # Errors
 /// `out` is too small; nothing was written.
 #[inline(always)]

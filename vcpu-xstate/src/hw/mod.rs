@@ -145,8 +145,11 @@ pub trait Hardware {
     /// # Safety
     /// The processor has `instruction`. `image` is 64-byte aligned, valid for
     /// reads over its whole length, and as long as the layout on this processor
-    /// that its header describes. Whoever calls expects the vector registers to
-    /// change.
+    /// that its header describes. (A processor may also touch, but does not
+    /// use, the places of components of `rfbm` that the header leaves INIT: SDM
+    /// Vol. 1, 13.13. What lies behind a standard image must not be a page
+    /// whose absence is a fault that nobody expects.) Whoever calls expects the
+    /// vector registers to change.
     ///
     /// # Errors
     /// The image was refused; register contents are undefined.

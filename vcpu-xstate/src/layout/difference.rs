@@ -52,7 +52,8 @@ impl LayoutDifference {
 
 impl LayoutDifference {
     /// The difference in words, with words for the two machines in place of
-    /// "there" and "here": `opmask at 832 on zen4, 1088 on skylake`.
+    /// "there" and "here": `between("on zen4", "on skylake")` says
+    /// `opmask at 832 on zen4, 1088 on skylake`.
     pub const fn between<'a>(&'a self, there: &'a str, here: &'a str) -> impl fmt::Display + 'a {
         Between {
             difference: self,

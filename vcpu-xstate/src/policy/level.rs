@@ -2,7 +2,7 @@
 //!
 //! A policy fits a machine feature by feature and component by component
 //! ([`CpuPolicy::fits`]), and what is built on other things needs them
-//! ([`set::settle`]). So there is one greatest policy that fits them all: what
+//! (`set::settle`). So there is one greatest policy that fits them all: what
 //! all of them offer, without the components that they lay out differently,
 //! with each number at its least, without what then has lost its ground. The
 //! order of the machines decides nothing but whose vendor, caches and names
