@@ -71,6 +71,7 @@ pub(super) fn assemble(info: &impl Fn(u32, u32) -> CpuidResult, parts: &Parts<'_
         features,
         xstate,
         geometry,
+        worse: features.inverse(),
     }
 }
 

@@ -7,7 +7,7 @@
 use core::fmt;
 
 use super::CpuPolicy;
-use super::features::{Feature, Rule, TABLE};
+use super::features::Feature;
 use super::place::{Location, Register};
 use super::set::{Bit, by_bit};
 use crate::component::ComponentIndex;
@@ -120,10 +120,7 @@ impl CpuPolicy {
         {
             return Err(Misfit::Layout(difference));
         }
-        let inverse = TABLE.iter().filter(|f| f.rule == Rule::Inverse);
-        let asked = inverse
-            .clone()
-            .fold(self.features, |asked, f| asked.without(f.bit()));
+        let asked = self.features.difference(&self.features.inverse());
         if let Some(bit) = asked.first_beyond(&host.features) {
             return Err(match by_bit(bit) {
                 Some(_) if !rule!("fits-feature") => return Ok(()),
@@ -133,9 +130,9 @@ impl CpuPolicy {
             });
         }
         // A guest that was told the worst finds it no worse here; one that was
-        // promised better would.
-        let mut worse = inverse.filter(|f| host.has(f.bit()) && !self.has(f.bit()));
-        if let Some(feature) = worse.next()
+        // promised better would, if it is worse on the machine itself.
+        let worse = host.worse.first_beyond(&self.features);
+        if let Some(feature) = worse.and_then(by_bit)
             && rule!("fits-inverse-feature")
         {
             return Err(Misfit::Inverse(feature));

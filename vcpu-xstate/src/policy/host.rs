@@ -101,7 +101,7 @@ impl CpuPolicy {
         let mut mask = host.offered();
         let geometry = host.geometry();
         set::settle(&mut features, &mut mask, geometry.supervisor(), listener);
-        assemble(
+        let policy = assemble(
             &bounded,
             &Parts {
                 features,
@@ -109,7 +109,11 @@ impl CpuPolicy {
                 deferred: ComponentSet::EMPTY,
                 geometry,
             },
-        )
+        );
+        CpuPolicy {
+            worse: raw.inverse(),
+            ..policy
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use alloc::vec::Vec;
 
 use super::CpuPolicy;
 use super::assemble::{Parts, assemble};
-use super::features::{Rule, TABLE};
 use super::report::{LeftOut, Listener, Subject, Why};
 use super::set::{self, Bit};
 use crate::component::{ComponentIndex, ComponentSet};
@@ -67,10 +66,8 @@ fn level_over(hosts: &[&CpuPolicy], listener: &mut impl Listener) -> Option<CpuP
         any = any.union(host.xstate.mask);
         deferred.insert(host.xstate.deferred);
     }
-    let inverse = TABLE.iter().filter(|f| f.rule == Rule::Inverse);
-    for feature in inverse.filter(|feature| rule!("level-inverse-bits") && union.has(feature.bit()))
-    {
-        features = features.with(feature.bit());
+    if rule!("level-inverse-bits") {
+        features = features.union(&union.inverse());
     }
     for bit in union.iter().filter(|bit| !features.has(*bit)) {
         for (place, _) in places().filter(|(_, host)| !host.has(bit)) {

@@ -64,13 +64,27 @@ use crate::cpuid::CpuidResult;
 use crate::layout::Geometry;
 
 /// What a domain may use of its processor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CpuPolicy {
     table: LeafTable,
     features: FeatureSet,
     xstate: XstatePolicy,
     geometry: Geometry,
+    /// Features that take something away, as the machine itself has them. A
+    /// host's default tells its guests the worst whether it is so or not; what
+    /// another guest finds here is the machine's.
+    worse: FeatureSet,
 }
+
+impl PartialEq for CpuPolicy {
+    /// Whether a guest is told the same.
+    fn eq(&self, other: &Self) -> bool {
+        let told = |policy: &Self| (policy.features, policy.xstate);
+        told(self) == told(other) && self.table == other.table && self.geometry == other.geometry
+    }
+}
+
+impl Eq for CpuPolicy {}
 
 impl CpuPolicy {
     /// Its leaves, ascending by leaf and subleaf: the wire form, together with

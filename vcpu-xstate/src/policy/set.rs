@@ -4,7 +4,7 @@
 //! row of [`TABLE`] names are kept, so that a stranger's policy can be judged
 //! by what it really asks for.
 
-use super::features::{Feature, TABLE};
+use super::features::{Feature, Rule, TABLE};
 use super::place::{Location, Word};
 use super::report::{Listener, Subject, Why};
 use crate::component::{ComponentIndex, ComponentSet};
@@ -150,6 +150,20 @@ impl FeatureSet {
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self(core::array::from_fn(|i| self.0[i] & other.0[i]))
+    }
+
+    /// The bits of this one that the other lacks.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        Self(core::array::from_fn(|i| self.0[i] & !other.0[i]))
+    }
+
+    /// Those that count the other way round: set, they take something away.
+    pub(super) fn inverse(&self) -> Self {
+        TABLE
+            .iter()
+            .filter(|feature| feature.rule == Rule::Inverse && self.has(feature.bit()))
+            .fold(Self::EMPTY, |set, feature| set.with(feature.bit()))
     }
 
     /// The lowest bit, by word and number, that is set here and not in `other`.

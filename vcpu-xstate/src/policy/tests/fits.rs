@@ -125,7 +125,9 @@ fn numbers() {
 /// that they are clear relies on what a host with them does not do.
 #[test]
 fn inverse_features_count_the_other_way_round() {
-    let host = skylake().policy();
+    let mut machine = skylake();
+    machine.word(Word::L7Ebx, u32::MAX);
+    let host = machine.policy();
     for word in [0, u32::MAX] {
         let mut machine = skylake();
         machine.word(Word::L7Ebx, word);
@@ -139,6 +141,37 @@ fn inverse_features_count_the_other_way_round() {
     let error = promised.fits(&host).unwrap_err();
     assert!(matches!(error, Misfit::Inverse(f) if f.name == "no-fpu-sel"));
     assert_eq!(host.fits(&promised), Ok(()));
+}
+
+/// The bits were in every host's default, and that was what a guest was held
+/// against: one that was promised better was refused by machines that are.
+#[test]
+fn a_host_without_inverse_bits_takes_a_policy_without_them() {
+    let inverse = 1 << 6 | 1 << 13;
+    let hosts = [0, 1 << 6, 1 << 13, inverse].map(|bits| {
+        let mut machine = skylake();
+        machine.word(Word::L7Ebx, !inverse | bits);
+        (bits, machine.policy())
+    });
+    for (promised, default) in &hosts {
+        // A guest that is told just what its machine has.
+        let mut leaves = default.leaves().to_vec();
+        let row = leaves.iter_mut().find(|row| row.leaf == 7).unwrap();
+        row.ebx = row.ebx & !inverse | promised;
+        let policy = CpuPolicy::from_leaves(&leaves, default.deferred()).unwrap();
+        for (bits, host) in &hosts {
+            let fits = policy.fits(host);
+            assert_eq!(
+                fits.is_ok(),
+                bits & !promised == 0,
+                "{promised:#x} on {bits:#x}: {fits:?}"
+            );
+            // Whoever was told the worst goes anywhere.
+            assert_eq!(default.fits(host), Ok(()));
+        }
+        let level = policy.level(&hosts[3].1);
+        assert_eq!(level.features().word(Word::L7Ebx) & inverse, inverse);
+    }
 }
 
 #[test]
