@@ -7,6 +7,8 @@ mod samples;
 mod can_this_host_take_it;
 #[path = "../examples/send_less.rs"]
 mod send_less;
+#[path = "../examples/update_pkru.rs"]
+mod update_pkru;
 
 fn said<T>(run: impl FnOnce(&mut Vec<u8>) -> Result<T, Box<dyn std::error::Error>>) -> String {
     let mut out = Vec::new();
@@ -51,5 +53,31 @@ fn can_this_host_take_it() {
   in the image: sse, 256 bytes
 this host takes it; in use: none
 "
+    );
+}
+
+#[test]
+fn update_pkru() {
+    let host = samples::machine::intel();
+    let whole = samples::golden("blob-v1-sapphire-rapids.bin", &[]);
+    let mut edited = whole.clone();
+    assert_eq!(
+        said(|out| update_pkru::update(&mut edited, &host, out)),
+        "\
+key 1 had ReadOnly
+sealed, 1148 bytes; PKRU [00, 00, 00, c0]
+"
+    );
+    // One bit of it, and the checksum.
+    let changed = whole.iter().zip(&edited).filter(|(a, b)| a != b).count();
+    assert!(changed <= 5, "{changed} bytes");
+    // A blob whose guest never touched PKRU has no room for it.
+    let mut plain = samples::golden("blob-v1-sse.bin", &[]);
+    let refused = update_pkru::update(&mut plain, &host, &mut Vec::new());
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .starts_with("update-policy")
     );
 }
