@@ -15,7 +15,7 @@ use migration_abi::blob::parse;
 use migration_abi::xstate::geometry;
 use vcpu_xstate::update::{UpdateError, begin_image_view};
 use vcpu_xstate::views::{Access, Pkru, ProtectionKey};
-use vcpu_xstate::{Form, HostXstate};
+use vcpu_xstate::{Form, HostXstate, Image};
 
 /// A Sapphire Rapids guest whose key 1 is read-only, and key 15 of no use.
 const BLOB: &[u8] = include_bytes!("../tests/golden/blob-v1-sapphire-rapids.bin");
@@ -51,13 +51,9 @@ pub fn update(
     seal(bytes)?;
 
     let blob = parse(bytes)?;
-    let image = vcpu_xstate::Image::new(blob.image(), &there, Form::Compacted);
-    let held = image
-        .ok_or("an image")?
-        .held()
-        .find(|(c, _)| *c == vcpu_xstate::ComponentIndex::PKRU);
-    let (_, pkru) = held.ok_or("PKRU is in it")?;
-    writeln!(out, "sealed, {} bytes; PKRU {pkru:02x?}", bytes.len())?;
+    let image = Image::new(blob.image(), &there, Form::Compacted).ok_or("an image")?;
+    let pkru = image.view::<Pkru>().ok_or("a machine with PKRU")?;
+    writeln!(out, "sealed; key 1 has {:?}", pkru.get(key))?;
     Ok(())
 }
 

@@ -65,7 +65,7 @@ fn update_pkru() {
         said(|out| update_pkru::update(&mut edited, &host, out)),
         "\
 key 1 had ReadOnly
-sealed, 1148 bytes; PKRU [00, 00, 00, c0]
+sealed; key 1 has ReadWrite
 "
     );
     // One bit of it, and the checksum.

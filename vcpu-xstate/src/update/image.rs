@@ -150,6 +150,42 @@ pub fn begin_image_view<'a, V: View>(
     Ok(Viewed::new(update))
 }
 
+impl Image<'_> {
+    /// What the image has in a component, through a typed view: the INIT value
+    /// where it holds none. `None` where its machine lacks the component.
+    ///
+    /// ```
+    /// use vcpu_xstate::views::{CetUser, Mxcsr, Pkru};
+    /// # use vcpu_xstate::{ComponentFacts, ComponentIndex, Form, Geometry, Image};
+    /// # let facts = ComponentFacts { size_bytes: 8, standard_offset: 2688,
+    /// #     supervisor: false, aligned64: false, xfd: false };
+    /// # let mut geometry = Geometry::new();
+    /// # geometry.insert(ComponentIndex::PKRU, facts).unwrap();
+    /// let mut bytes = vec![0; 2696];
+    /// bytes[24..28].copy_from_slice(&0x1fa0_u32.to_le_bytes()); // MXCSR
+    /// let image = Image::new(&bytes, &geometry, Form::Standard).unwrap();
+    /// assert_eq!(image.view::<Pkru>(), Some(Pkru(0)));
+    /// assert_eq!(image.view::<Mxcsr>().unwrap().bits(), 0x1fa0);
+    /// assert!(image.view::<CetUser>().is_none());
+    /// ```
+    pub fn view<V: View>(&self) -> Option<V> {
+        // No view is of branch records, whose INIT alone differs by machine.
+        let limits = Limits {
+            mxcsr_mask: 0,
+            linear_address_bits: 48,
+            shadow_stacks: false,
+            branch_tracking: false,
+            lbr_control: 0,
+            lbr_info: 0,
+            lbr_depth: 0,
+        };
+        let len = bytes::len(self.geometry(), V::COMPONENT)?;
+        Some(V::read(
+            WorkingCopy::of(self, V::COMPONENT, &limits, len).get(),
+        ))
+    }
+}
+
 impl Update for ImageUpdate<'_> {
     fn component(&self) -> ComponentIndex {
         self.component
