@@ -1,6 +1,6 @@
 //! The tests that take minutes each under Miri, and are left to `cargo xtask miri --all`.
 //!
-//! All of them are safe code around conversions, policies and the software CPU;
+//! Those of `owner` are chosen where they are run. All of them are safe code around conversions, policies and the software CPU;
 //! what they call is run by shorter ones too.
 
 /// Beginnings of their names, as the test programs know them.
@@ -14,13 +14,7 @@ pub const LONG: &[&str] = &[
     "foreign::write_tests::what_is_written_is_read_again",
     "hw::registers::tests::a_vcpu_runs_after_the_self_test_left_a_component_out",
     "hw::registers::tests::colliding_layouts_are_another_machines",
-    "owner::exhaustion_tests::",
-    "owner::resize_tests::a_prepared_change_goes_stale_when_the_guests_registers_change",
-    "owner::resize_tests::self_test_leaves_out_what_does_not_come_back",
-    "owner::update_tests::a_dropped_update_changes_nothing",
-    "owner::update_tests::illegal_values_are_refused_when_the_update_is_finished",
-    "owner::update_tests::the_guest_finds_what_was_written_and_nothing_else_changed",
-    "owner::world_tests::",
+    "legacy::tests::each_byte_counts_where_it_should",
     "validate::tests::bits_beyond_leaf_0xd_accepted",
     "validate::tests::every_rule_is_reached",
     "validate::tests::header_read_before_length_check",
