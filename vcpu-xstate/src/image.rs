@@ -250,23 +250,28 @@ impl<'a> Image<'a> {
             }
         }
         if self.xstate_bv.intersects(ComponentSet::INIT_NOT_ZERO) && rule!("init-by-content") {
-            used = self.otherwise_in_use(used);
+            let (bytes, form) = (self.bytes, self.form);
+            let again = otherwise_in_use(bytes, self.geometry, form, self.says());
+            used = used.difference(ComponentSet::INIT_NOT_ZERO).union(again);
         }
         used
     }
+}
 
-    /// `used`, with those judged again whose INIT is not zero. By value, as
-    /// whatever is rare here.
-    #[inline(never)]
-    fn otherwise_in_use(self, mut used: ComponentSet) -> ComponentSet {
-        used.remove(ComponentSet::INIT_NOT_ZERO);
-        for (component, bytes) in self.held() {
-            if ComponentSet::INIT_NOT_ZERO.has(component) && !is_init(component, bytes) {
-                used.insert(ComponentSet::only(component));
-            }
+/// Those in use whose INIT is not zero, of the image that consists of these parts.
+#[cold]
+#[inline(never)]
+fn otherwise_in_use(bytes: &[u8], geometry: &Geometry, form: Form, says: Says) -> ComponentSet {
+    let mut used = ComponentSet::EMPTY;
+    let Some(image) = Image::judged(bytes, geometry, form, says) else {
+        return used;
+    };
+    for (component, bytes) in image.held() {
+        if ComponentSet::INIT_NOT_ZERO.has(component) && !is_init(component, bytes) {
+            used.insert(ComponentSet::only(component));
         }
-        used
     }
+    used
 }
 
 /// Whether these, the defined bytes of a component of the extended region with

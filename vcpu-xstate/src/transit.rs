@@ -190,7 +190,9 @@ impl VcpuXstate {
     ) -> Result<(), NativeError> {
         self.stand_within_reach(cpu);
         let host = cpu.host();
-        let judged = judged(claims, host.geometry(), image, host, &self.policy);
+        // A vCPU's policy has whole groups: what is the same has them too.
+        let policy = (&self.policy, self.policy.mask);
+        let judged = judged(claims, host.geometry(), image, host, policy);
         let (registers, image) = judged.map_err(NativeError::Content)?;
         self.fill(&registers, &image, host, memory)
             .map_err(|error| NativeError::Import(ImportError::NeedsMemory(error)))?;

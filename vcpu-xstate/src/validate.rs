@@ -15,7 +15,7 @@ use crate::cpuid::HostXstate;
 use crate::error::broken_rules;
 use crate::header::COMPACTED;
 use crate::image::{Image, Says};
-use crate::judge::judge;
+use crate::judge::{elsewhere, judge};
 use crate::layout::{Form, Geometry, LayoutDifference, MIN_IMAGE_BYTES};
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
@@ -216,18 +216,19 @@ pub fn validate<'a>(
     host: &HostXstate,
     policy: &XstatePolicy,
 ) -> Result<TrustedImage<'a>, Rejection> {
-    let (registers, image) = judged(claims, geometry, image, host, policy)?;
+    let (registers, image) = judged(claims, geometry, image, host, (policy, host.offered()))?;
     Ok(TrustedImage::new(image, registers.on(host)))
 }
 
-/// The same for whoever takes it on the spot.
+/// The same for whoever takes it on the spot. Beside the policy stands a set of
+/// whole groups, which need not be asked whether it is one.
 #[inline(always)]
 pub(crate) fn judged<'a>(
     claims: &Claims,
     geometry: &'a Geometry,
     image: &'a [u8],
     host: &HostXstate,
-    policy: &XstatePolicy,
+    policy: (&XstatePolicy, ComponentSet),
 ) -> Result<(Registers, Image<'a>), Rejection> {
     let registers = check_claims(claims, geometry, host, policy)?;
     let image = check_image(claims, &registers, geometry, image)?;
@@ -241,7 +242,7 @@ pub(crate) fn check_claims(
     claims: &Claims,
     geometry: &Geometry,
     host: &HostXstate,
-    policy: &XstatePolicy,
+    (policy, whole): (&XstatePolicy, ComponentSet),
 ) -> Result<Registers, Rejection> {
     use Rejection as R;
     let Claims { xsave, accum, .. } = *claims;
@@ -266,7 +267,7 @@ pub(crate) fn check_claims(
             => R::MaskDirectory(mask.bits(), described.bits());
 
         // Groups are whole: what no XCR0 can enable is in no policy.
-        rule!("xstate-mask-group"), beyond(mask, mask.whole_groups())
+        rule!("xstate-mask-group"), parted(mask, whole)
             => R::MaskGroup(mask.bits(), mask.whole_groups().bits());
     }?;
 
@@ -320,6 +321,15 @@ pub(crate) fn check_claims(
 #[inline(always)]
 const fn beyond(set: ComponentSet, limit: ComponentSet) -> u64 {
     set.difference(limit).bits()
+}
+
+/// What of `mask` is in no whole group, 0 if nothing is; nothing of `whole` is.
+#[inline(always)]
+fn parted(mask: ComponentSet, whole: ComponentSet) -> u64 {
+    if mask.bits() == whole.bits() {
+        return 0;
+    }
+    elsewhere(|| beyond(mask, mask.whole_groups()))
 }
 
 /// The header, and that the bytes are as many as it says.

@@ -129,13 +129,14 @@ pub(super) fn write_whole<const EXACT: bool>(
 #[inline(always)]
 fn clear_records(extended: ComponentSet, target: &Target<'_>, out: &mut [u8]) {
     if extended.has(ComponentIndex::LBR) && rule!("canonical-records") {
-        clear_uncounted(*target, out);
+        clear_uncounted(target.geometry, target.form, target.layout, out);
     }
 }
 
+#[cold]
 #[inline(never)]
-fn clear_uncounted(target: Target<'_>, out: &mut [u8]) {
-    let mut places = target.geometry.placements(target.form, target.layout);
+fn clear_uncounted(geometry: &Geometry, form: Form, layout: ComponentSet, out: &mut [u8]) {
+    let mut places = geometry.placements(form, layout);
     if let Some(place) = places.find(|place| place.component == ComponentIndex::LBR) {
         let records = &mut out[payload(place)];
         let end = records_end(records);

@@ -219,7 +219,7 @@ fn check_registers(
         xcomp_bv: header.xcomp_bv(),
         xsave: policy.xsave,
     };
-    let registers = check_claims(&claims, geometry, host, policy)?;
+    let registers = check_claims(&claims, geometry, host, (policy, host.offered()))?;
     Ok((registers, dropped))
 }
 
