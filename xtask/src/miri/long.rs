@@ -1,17 +1,14 @@
 //! The tests that take minutes each under Miri, and are left to `cargo xtask miri --all`.
 //!
-//! Those of `owner` are chosen where they are run. All of them are safe code around conversions, policies and the software CPU;
-//! what they call is run by shorter ones too.
+//! Those of `owner` are chosen where they are run. All of them are safe code
+//! around conversions, policies and the software CPU.
 
 /// Beginnings of their names, as the test programs know them.
 pub const LONG: &[&str] = &[
     "model::",
     "policy::",
-    "foreign::read_tests::each_form_gives_the_state_that_it_holds",
-    "foreign::read_tests::header_read_before_the_length_check",
-    "foreign::read_tests::mxcsr_lost_in_conversion",
-    "foreign::read_tests::what_software_leaves_in_the_legacy_region_is_no_state",
-    "foreign::write_tests::what_is_written_is_read_again",
+    "foreign::",
+    "convert::tests::transfer_is_a_copy_of_each_component",
     "hw::registers::tests::a_vcpu_runs_after_the_self_test_left_a_component_out",
     "hw::registers::tests::colliding_layouts_are_another_machines",
     "legacy::tests::each_byte_counts_where_it_should",

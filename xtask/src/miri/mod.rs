@@ -39,14 +39,8 @@ const PARTS: &[Part] = &[
         package: "vcpu-xstate",
         programs: &["--lib"],
         tests: &["owner::", "hw::"],
-        // A vCPU's whole way takes ten seconds and more: one of each kind.
-        short: &[
-            "hw::",
-            "owner::tests::import_left_uinv_in_the_registers",
-            "owner::tests::modified_optimisation_with_a_reused_address",
-            "owner::tests::xsa_62_newly_enabled_state_of_the_previous_owner",
-            "owner::update_tests::pkru_and_cet_in_registers_cost_no_save",
-        ],
+        // A vCPU's whole way takes minutes; these go through the register file.
+        short: &["hw::", "owner::tests::areas_are_sized_by_policy"],
     },
     Part {
         package: "vcpu-xstate",
