@@ -27,6 +27,8 @@ struct Part {
     package: &'static str,
     /// Which of its programs: cargo's arguments.
     programs: &'static [&'static str],
+    /// Which of them a short run has.
+    short_programs: &'static [&'static str],
     /// Which of their tests, all together: the programs' arguments.
     tests: &'static [&'static str],
     /// Which of them a short run has, besides what [`LONG`] leaves out.
@@ -38,6 +40,7 @@ const PARTS: &[Part] = &[
     Part {
         package: "vcpu-xstate",
         programs: &["--lib"],
+        short_programs: &["--lib"],
         tests: &["owner::", "hw::"],
         // A vCPU's whole way takes minutes; these go through the register file.
         short: &["hw::", "owner::tests::areas_are_sized_by_policy"],
@@ -45,12 +48,14 @@ const PARTS: &[Part] = &[
     Part {
         package: "vcpu-xstate",
         programs: &["--lib"],
+        short_programs: &["--lib"],
         tests: &["--skip", "owner::", "--skip", "hw::"],
         short: &["--skip", "owner::", "--skip", "hw::"],
     },
     Part {
         package: "migration-abi",
         programs: &["--tests"],
+        short_programs: &["--lib", "--test", "blob", "--test", "registers"],
         tests: &[],
         short: &[],
     },
@@ -85,7 +90,7 @@ pub fn smoke(workspace: &Workspace) -> Result<Result<String, &'static str>> {
 fn play(workspace: &Workspace, nightly: &Nightly, all: bool) -> Result<String> {
     nightly.components(workspace, &["miri", "rust-src"])?;
     for part in PARTS {
-        let output = test(workspace, nightly, part)
+        let output = test(workspace, nightly, part, all)
             .arg("--no-run")
             .output()
             .context("cargo miri could not be started")?;
@@ -96,7 +101,7 @@ fn play(workspace: &Workspace, nightly: &Nightly, all: bool) -> Result<String> {
         let running: Vec<_> = PARTS
             .iter()
             .map(|part| {
-                let mut command = test(workspace, nightly, part);
+                let mut command = test(workspace, nightly, part, all);
                 command.arg("--");
                 if all {
                     command.args(part.tests);
@@ -132,12 +137,16 @@ fn play(workspace: &Workspace, nightly: &Nightly, all: bool) -> Result<String> {
 }
 
 /// `cargo miri test` of a part, as far as its programs.
-fn test(workspace: &Workspace, nightly: &Nightly, part: &Part) -> Command {
+fn test(workspace: &Workspace, nightly: &Nightly, part: &Part, all: bool) -> Command {
     let mut command = nightly.cargo(workspace.root());
     command
         .args(["miri", "test", "--package", part.package, "--target-dir"])
         .arg(workspace.target().join("xferry-miri"))
-        .args(part.programs)
+        .args(if all {
+            part.programs
+        } else {
+            part.short_programs
+        })
         // Seeds of property tests are files.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         .env("PROPTEST_CASES", CASES);
