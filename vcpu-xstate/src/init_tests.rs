@@ -7,6 +7,7 @@ use crate::cpuid::{CpuidResult, HostXstate};
 use crate::hw::Modelled;
 use crate::layout::{Form, Geometry};
 use crate::model::InitTracking;
+use crate::owner::FirstUse;
 use crate::testing::{self, Machine, TestMemory, supervisor, user};
 use crate::update::{Update, begin_image};
 use crate::{CpuId, Image, PcpuXstate, VcpuXstate, XstatePolicy};
@@ -160,6 +161,43 @@ fn update_of_init_branch_records() {
             }
         }
     }
+}
+
+/// CET_U without room of its own lies in what is the gap between PKRU and TILECFG,
+/// which a conversion moves with the two: what it was before it was INIT was shown
+/// by its update, and kept by one that wrote a part of it.
+#[test]
+fn update_showed_what_a_component_was_before_it_was_init() {
+    let cet = ComponentIndex::CET_U;
+    let mut memory = TestMemory::default();
+    let host = testing::host(testing::bochs_sapphire_rapids(), 0xf);
+    let hardware = testing::modelled(&host, InitTracking::ByContent);
+    let mut cpu = PcpuXstate::new(CpuId(0), hardware, host);
+    let policy = XstatePolicy::new(set(0x6_1a07), ComponentSet::CET);
+    let mut vcpu = VcpuXstate::new(1, &policy, cpu.host(), &mut memory).unwrap();
+    vcpu.set_xcr0(0x6_0207, 0, &mut cpu, &mut memory).unwrap();
+    let only = ComponentSet::only(cet);
+    let first = vcpu.first_use(only, &mut cpu, &mut memory);
+    assert_eq!(first, FirstUse::Grow(only));
+
+    cpu.load(&mut vcpu).unwrap();
+    for component in [ComponentIndex::PKRU, cet, ComponentIndex::TILECFG] {
+        cpu.hardware_mut().cpu.put_pattern(component, 5);
+    }
+    cpu.save(&mut vcpu);
+    cpu.load(&mut vcpu).unwrap();
+    cpu.hardware_mut().cpu.put(cet, &[0; 16]);
+    vcpu.reclaim(&mut cpu, &mut memory).unwrap();
+    assert!(!vcpu.area_mask().has(cet));
+
+    let mut update = vcpu.begin_update(cet, &mut cpu, &mut memory).unwrap();
+    assert_eq!(update.bytes(), [0; 16]);
+    update.bytes_mut()[3] = 0x10;
+    update.finish().unwrap();
+    cpu.load(&mut vcpu).unwrap();
+    let mut expected = [0; 16];
+    expected[3] = 0x10;
+    assert_eq!(cpu.hardware().cpu.registers().component(cet), expected);
 }
 
 /// Design: same state, same bytes, on any hardware. The same registers were 576

@@ -144,16 +144,19 @@ impl<H: Hardware, M: AreaMemory> VcpuUpdate<'_, H, M> {
             self.copy = WorkingCopy::of(&area.image(geometry), component, &limits, len);
             return Ok(());
         }
-        // What is INIT is zero in it, as all memory for areas is, unless its
-        // initial configuration is another.
         let mut second = area
             .relaid(geometry, mask, self.memory)
             .map_err(UpdateError::NeedsMemory)?;
+        // A conversion writes what a restore reads: where nothing is held there may
+        // stand what the component was, or what stood in a gap.
         if let Some(place) = self.place
-            && ComponentSet::INIT_NOT_ZERO.has(component)
             && !second.image(geometry).xstate_bv().has(component)
+            && rule!("update-fills-in-init")
         {
-            bytes::init(component, &limits, &mut second.bytes_mut()[payload(place)]);
+            let room = &mut second.bytes_mut()[place.range()];
+            let (state, tail) = room.split_at_mut(payload(place).len());
+            bytes::init(component, &limits, state);
+            tail.fill(0);
         }
         self.second = Some(second);
         Ok(())
