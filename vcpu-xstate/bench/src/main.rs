@@ -117,6 +117,9 @@ fn table(rows: &[Row]) -> String {
             "{:<14}{:>8}  {:<7}{:>8.1}{:>8.1}{:>7.2}{asked:>7}  {mark}",
             row.name, row.layout, row.in_use, row.ns, row.limit_ns, row.ratio
         );
+        if row.passes > 1 {
+            text += &format!(", measured {} times", row.passes);
+        }
         if row.regressed() {
             text += &format!(", and above {:.2}, what it was and a margin", row.ceiling);
         }
