@@ -7,7 +7,7 @@ mod samples;
 
 use std::io::Write;
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_xcrs, kvm_xsave};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use migration_abi::legacy::kvm::{XSAVE_BYTES, Xcrs, Xsave};
 use vcpu_xstate::foreign::{Destination, Excess, ForeignImage, ForeignRegisters, read};
@@ -27,6 +27,7 @@ struct Guest {
 impl Guest {
     fn new() -> Result<Self, String> {
         let why = |what: &'static str| move |error| format!("{what}: {error}");
+        ask_for_tiles();
         let kvm = Kvm::new().map_err(why("/dev/kvm"))?;
         let vm = kvm.create_vm().map_err(why("KVM_CREATE_VM"))?;
         let vcpu = vm.create_vcpu(0).map_err(why("KVM_CREATE_VCPU"))?;
@@ -37,10 +38,15 @@ impl Guest {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(why("KVM_GET_SUPPORTED_CPUID"))?;
         // A KVM that cannot run a guest may list the components in leaf 0xD
-        // and no XSAVE; its buffers are the same.
+        // and neither XSAVE nor PKU; its buffers are the same.
+        let listed = |entry: &kvm_cpuid_entry2| (entry.function, entry.index) == (0xd, 0);
+        let main = cpuid.as_slice().iter().find(|entry| listed(entry));
+        let has_pkru = main.is_some_and(|entry| entry.eax & 1 << 9 != 0);
         for entry in cpuid.as_mut_slice() {
-            if entry.function == 1 {
-                entry.ecx |= 1 << 26;
+            match (entry.function, entry.index) {
+                (1, _) => entry.ecx |= 1 << 26,
+                (7, 0) => entry.ecx |= u32::from(has_pkru) << 3,
+                _ => {}
             }
         }
         vcpu.set_cpuid2(&cpuid).map_err(why("KVM_SET_CPUID2"))?;
@@ -147,6 +153,15 @@ impl Guest {
         }
         image
     }
+}
+
+/// Asks Linux for tiles in guests, before there is one: KVM offers none otherwise,
+/// and a kernel or a processor that has none refuses.
+fn ask_for_tiles() {
+    const ARCH_REQ_XCOMP_GUEST_PERM: libc::c_long = 0x1025;
+    let tiles = libc::c_long::from(ComponentIndex::TILEDATA.get());
+    // SAFETY: arch_prctl with this code reads and writes no memory.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, tiles) };
 }
 
 fn buffer_of(buffer: &mut kvm_bindings::Xsave) -> &mut kvm_xsave {
