@@ -1,7 +1,7 @@
 //! Images that processors wrote: each pair converts into what restores the same registers.
 //!
 //! The corpus is the file that `XFERRY_XSAVE_CORPUS` names; a small one, taken
-//! on an Intel processor with AMX, is beside this test. What the registers are
+//! on an Intel processor with AMX and PKRU, is beside this test. What the registers are
 //! says plain code ([`xstate_capture::restored`]), and it must first explain
 //! every checksum that the processor's own restore gave.
 #![cfg(not(miri))] // reads files
@@ -269,8 +269,8 @@ fn images() {
 }
 
 /// The corpus beside the test has what the checks are about: AMX, whose
-/// compacted form is aligned; MXCSR that only one of the forms restores;
-/// XSTATE_BV over contents that are INIT.
+/// compacted form is aligned; PKRU, of whose eight bytes four are written; MXCSR
+/// that only one of the forms restores; XSTATE_BV over contents that are INIT.
 #[test]
 fn own_images() {
     let corpus = Corpus::read(OWN).expect("a corpus");
@@ -281,6 +281,12 @@ fn own_images() {
     assert!(has(|record| restored::xstate_bv(&record.standard)
         & 0x6_0000
         == 0x6_0000));
+    // What is left of the buffer behind PKRU is no state.
+    let pkru = corpus.components.iter().find(|one| one.bit() == PKRU);
+    let at = pkru.map_or(0, |pkru| pkru.offset as usize);
+    let written = |r: &&Record| restored::xstate_bv(&r.standard) & PKRU != 0;
+    let stale = |r: &Record| r.standard[at..at + 8][4..] == [0xcc; 4];
+    assert!(corpus.records.iter().find(written).is_some_and(stale));
     assert!(check_all(OWN) > 10);
 }
 

@@ -8,6 +8,7 @@
 //! the same registers and so the same checksum.
 
 use crate::corpus::{Component, Corpus, DIFFER, DIFFER_IN_MXCSR, DIFFER_IN_XSTATE_BV, Record};
+use crate::states::{BNDCSR, PKRU};
 
 /// Bytes of legacy region and header.
 pub const HEAD: usize = 576;
@@ -126,12 +127,23 @@ pub fn registers(
             Form::Standard => component.offset as usize,
             Form::Compacted => places.iter().find(|(i, _)| *i == component.index)?.1,
         };
-        let (to, bytes) = (component.offset as usize, component.size as usize);
+        let (to, bytes) = (component.offset as usize, state_bytes(component));
         out.get_mut(to..to + bytes)?
             .copy_from_slice(image.get(from..from + bytes)?);
     }
     settle_xstate_bv(&mut out, &corpus.components);
     Some(out)
+}
+
+/// Bytes of a component that are registers. Behind those of PKRU and BNDCSR its size
+/// has reserved ones: no save writes the former's, and what stood there remains.
+fn state_bytes(component: &Component) -> usize {
+    let size = component.size as usize;
+    match component.index {
+        BNDCSR => size.min(16),
+        PKRU => size.min(4),
+        _ => size,
+    }
 }
 
 /// Sets XSTATE_BV of a standard image of all registers from their contents.
@@ -261,6 +273,31 @@ mod tests {
         assert_eq!(places, [(9, 576), (18, 640)]);
         assert_eq!(end, 640 + 8192);
         assert_eq!(compacted_places(&odd, 0x3).1, HEAD);
+    }
+
+    /// A Xeon with PKRU writes four bytes of its eight; the others, of whatever was
+    /// in the buffer, were called registers, and no image with PKRU was explained.
+    #[test]
+    fn pkru_is_four_bytes_of_eight() {
+        let pkru = Component {
+            index: PKRU,
+            size: 8,
+            offset: 576,
+            traits: 0,
+        };
+        let corpus = Corpus {
+            xcr0: 0x203,
+            components: vec![pkru],
+            ..Corpus::default()
+        };
+        let mut image = vec![0; 584];
+        image[513] = 2;
+        image[576..580].copy_from_slice(&[0x54, 1, 2, 3]);
+        let clean = registers(&corpus, Form::Standard, &image, 0x200, 0xffff).unwrap();
+        assert_eq!(clean[576..], [0x54, 1, 2, 3, 0, 0, 0, 0]);
+        image[580..].fill(0xcc);
+        let stale = registers(&corpus, Form::Standard, &image, 0x200, 0xffff).unwrap();
+        assert_eq!(stale, clean);
     }
 
     /// A standard restore takes MXCSR for AVX alone, a compacted one does not.

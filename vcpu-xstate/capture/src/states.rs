@@ -9,8 +9,10 @@
 use crate::corpus::Component;
 use crate::restored::standard_size;
 
-const PKRU: u32 = 9;
-const BNDCSR: u32 = 4;
+/// The number of PKRU.
+pub const PKRU: u32 = 9;
+/// The number of BNDCSR.
+pub const BNDCSR: u32 = 4;
 const TILECFG: u32 = 17;
 const TILEDATA: u32 = 18;
 const LWP: u32 = 62;
