@@ -366,12 +366,20 @@ mod tests;
 mod exhaustion_tests;
 
 #[cfg(test)]
+#[path = "import_tests.rs"]
+mod import_tests;
+
+#[cfg(test)]
 #[path = "resize_tests.rs"]
 mod resize_tests;
 
 #[cfg(test)]
 #[path = "update_tests.rs"]
 mod update_tests;
+
+#[cfg(test)]
+#[path = "update/image_tests.rs"]
+mod update_image_tests;
 
 #[cfg(test)]
 #[path = "world_tests.rs"]

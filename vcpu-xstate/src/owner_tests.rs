@@ -1,7 +1,5 @@
 //! Tests of ownership, one situation each; `world_tests` walks through all of them at random.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::*;
 use crate::ComponentIndex;
 use crate::CpuId;
@@ -378,37 +376,13 @@ fn an_area_of_another_machine_is_not_used() {
 }
 
 /// A vCPU whose guest used user interrupts: UINV is live, in these registers.
-fn with_live_uinv(tag: u64, cpu: &mut Cpu, memory: &mut TestMemory) -> VcpuXstate {
+pub(super) fn with_live_uinv(tag: u64, cpu: &mut Cpu, memory: &mut TestMemory) -> VcpuXstate {
     let mut a = vcpu(tag, 0x4007, cpu, memory);
     cpu.load(&mut a).unwrap();
     cpu.enter(&a);
     let uinv = [0; 20].into_iter().chain([0xec]).collect::<Vec<_>>();
     model(cpu).cpu.put(ComponentIndex::UINTR, &uinv);
     a
-}
-
-/// The image replaced what the registers had, UINV stayed in them, and the
-/// next restore of UINTR faulted: this vCPU's, or that of another domain.
-#[test]
-fn import_left_uinv_in_the_registers() {
-    for other in [false, true] {
-        let mut memory = TestMemory::default();
-        let mut cpu = rapids(0xf);
-        let mut b = with_live_uinv(2, &mut cpu, &mut memory);
-        let mut out = vec![0; b.export_size(&mut cpu)];
-        let exported = b.export(&mut cpu, &mut out).unwrap();
-        let host = cpu.host().clone();
-        let image = validate(&exported.claims, host.geometry(), &out, &host, b.policy()).unwrap();
-        assert!(image.image().xstate_bv().has(ComponentIndex::UINTR));
-
-        let mut a = with_live_uinv(1, &mut cpu, &mut memory);
-        a.import(&image, &mut cpu, &mut memory).unwrap();
-        assert_eq!(not_init(&mut cpu, host.offered()), set(0));
-        let next = if other { &mut b } else { &mut a };
-        assert_eq!(cpu.load(next), Ok(()), "another: {other}");
-        let uintr = not_init(&mut cpu, host.offered());
-        assert!(uintr.has(ComponentIndex::UINTR));
-    }
 }
 
 /// A guest's own #NM changes IA32_XFD_ERR without an exit that tells: the
@@ -503,26 +477,4 @@ fn discard_took_whatever_was_loaded() {
     let b = vcpu(2, 0x7, &cpu, &mut memory);
     cpu.load(&mut a).unwrap();
     cpu.discard(b, &mut memory);
-}
-
-/// The image was taken before anybody asked which processor has the vCPU: the
-/// panic left it half replaced.
-#[test]
-fn import_of_a_vcpu_elsewhere_changes_nothing() {
-    let mut memory = TestMemory::default();
-    let mut here = rapids(0xf);
-    let mut there = cpu_of(host(bochs_sapphire_rapids(), 0xf), 1);
-    let mut a = vcpu(1, 0x207, &here, &mut memory);
-    let mut b = vcpu(2, 0x207, &here, &mut memory);
-    b.set_xcr0(0x207, 0, &mut here, &mut memory).unwrap();
-    let mut blob = vec![0; 4096];
-    let exported = b.export(&mut here, &mut blob).unwrap();
-    let image = &blob[..exported.image_len];
-    there.load(&mut a).unwrap();
-    let before = (a.version(), a.xcr0(), a.accum(), a.home());
-    let imported = catch_unwind(AssertUnwindSafe(|| {
-        a.import_native(&exported.claims, image, &mut here, &mut memory)
-    }));
-    assert!(imported.is_err(), "another processor has it");
-    assert_eq!((a.version(), a.xcr0(), a.accum(), a.home()), before);
 }

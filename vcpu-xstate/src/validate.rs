@@ -390,3 +390,6 @@ mod tests;
 
 #[cfg(test)]
 mod mended_tests;
+
+#[cfg(test)]
+mod property_tests;

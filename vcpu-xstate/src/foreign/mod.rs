@@ -28,6 +28,8 @@ mod read;
 mod write;
 
 #[cfg(test)]
+mod lenient_tests;
+#[cfg(test)]
 mod read_tests;
 #[cfg(test)]
 mod write_tests;
