@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::tests::{cpu_of, model, not_init, policy, rapids, set, vcpu, with_live_uinv};
 use super::*;
-use crate::layout::MIN_IMAGE_BYTES;
-use crate::testing::{INSTRUCTIONS, Machine, TestMemory, bochs_sapphire_rapids, host};
+use crate::layout::{Geometry, MIN_IMAGE_BYTES};
+use crate::testing::{INSTRUCTIONS, Machine, TestMemory, bochs_sapphire_rapids, host, supervisor};
 use crate::validate::validate;
 use crate::{ComponentIndex, XstatePolicy};
 
@@ -190,4 +190,77 @@ fn import_of_a_vcpu_elsewhere_changes_nothing() {
     }));
     assert!(imported.is_err(), "another processor has it");
     assert_eq!((a.version(), a.xcr0(), a.accum(), a.home()), before);
+}
+
+/// Both hosts permit branch records and lay them out alike; one has no call-stack
+/// mode, and its XRSTORS faults on that bit of IA32_LBR_CTL.
+#[test]
+fn branch_records_of_a_mode_that_is_not_here() {
+    let lbr = ComponentSet::only(ComponentIndex::LBR);
+    let mut geometry = Geometry::new();
+    let facts = supervisor(808);
+    geometry.insert(ComponentIndex::LBR, facts).unwrap();
+    let machine = Machine {
+        geometry,
+        instructions: 0xf,
+    };
+    let host_with = |modes, counters| {
+        let cpuid = |leaf, subleaf| {
+            let mut r = machine.cpuid(leaf, subleaf);
+            match leaf {
+                0 => r.eax = 0x1c,
+                0x1c => (r.eax, r.ebx, r.ecx) = (0x8, modes, counters),
+                _ => {}
+            }
+            r
+        };
+        let mut host = HostXstate::read(&cpuid, 0xffff).unwrap();
+        host.permit(lbr);
+        host
+    };
+    let here = host_with(0, 0);
+    for (there, seen, allowed) in [
+        (host_with(0x4, 0), 0x9, 0x1),
+        (
+            host_with(0, 1 << 16),
+            0xff00_0003_0000_ffff,
+            0xff00_0000_0000_ffff,
+        ),
+    ] {
+        let mut memory = TestMemory::default();
+        let mut cpu = cpu_of(here.clone(), 0);
+        let mut a = vcpu(1, 0x8003, &cpu, &mut memory);
+        let mut out = vec![0; a.export_size(&mut cpu)];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        let judged = validate(&exported.claims, here.geometry(), &out, &there, a.policy());
+        assert_eq!(
+            a.import(&judged.unwrap(), &mut cpu, &mut memory),
+            Err(ImportError::Host(seen, allowed))
+        );
+    }
+}
+
+/// Judged for a guest that has IA32_XFD, given to one that has not: it could never
+/// clear the bit, and each use of its tiles would be its own #NM.
+#[test]
+fn import_of_xfd_into_a_guest_without_it() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0x1f);
+    let tiles = 1 << 18;
+    let mut a = vcpu(1, 0x6_0007, &cpu, &mut memory);
+    let mut without = policy(0x6_0007);
+    without.xfd = false;
+    let mut b = VcpuXstate::new(2, &without, cpu.host(), &mut memory).unwrap();
+    for error in [false, true] {
+        let host = cpu.host().clone();
+        a.set_xfd(if error { 0 } else { tiles }, &host).unwrap();
+        a.set_xfd_err(if error { tiles } else { 0 }, &host).unwrap();
+        let mut out = vec![0; a.export_size(&mut cpu)];
+        let exported = a.export(&mut cpu, &mut out).unwrap();
+        let image = validate(&exported.claims, host.geometry(), &out, &host, a.policy()).unwrap();
+        let refused = b.import(&image, &mut cpu, &mut memory);
+        assert_eq!(refused, Err(ImportError::Xfd(tiles, 0)));
+        assert_eq!((b.xfd(), b.xfd_err()), (0, 0));
+        assert_eq!(a.import(&image, &mut cpu, &mut memory), Ok(()));
+    }
 }

@@ -8,7 +8,7 @@ use crate::hw::Modelled;
 use crate::layout::{Form, Geometry};
 use crate::model::InitTracking;
 use crate::owner::FirstUse;
-use crate::testing::{self, Machine, TestMemory, supervisor, user};
+use crate::testing::{self, Machine, TestMemory, aligned, supervisor, user};
 use crate::update::{Update, begin_image};
 use crate::{CpuId, Image, PcpuXstate, VcpuXstate, XstatePolicy};
 
@@ -288,4 +288,54 @@ fn no_tail_of_a_supervisor_component_is_transferred() {
             }
         }
     }
+}
+
+/// The reserved tail of CET_U, which is INIT, lay in the gap before TILECFG that was
+/// moved with an image's bytes. A save of CET_U wrote what it has and left the tail,
+/// and the next restore faulted: the domain was lost.
+#[test]
+fn a_moved_gap_was_the_tail_of_supervisor_state() {
+    let cet = ComponentIndex::CET_U;
+    let host = testing::host(
+        testing::geometry(&[
+            (2, user(256, 576)),
+            (9, user(8, 2688)),
+            (11, supervisor(24)),
+            (17, aligned(user(64, 2752))),
+            (18, aligned(user(8192, 2816))),
+        ]),
+        0xf,
+    );
+    let hardware = testing::modelled(&host, InitTracking::ByContent);
+    let mut cpu = PcpuXstate::new(CpuId(0), hardware, host.clone());
+    let mut memory = TestMemory::default();
+    let policy = XstatePolicy::new(set(0x6_0a07), ComponentSet::EMPTY);
+    let mut vcpu = VcpuXstate::new(1, &policy, cpu.host(), &mut memory).unwrap();
+    vcpu.set_xcr0(0x6_0207, 0, &mut cpu, &mut memory).unwrap();
+    vcpu.set_xss(0x800, &mut cpu, &mut memory).unwrap();
+    cpu.load(&mut vcpu).unwrap();
+    for component in [
+        ComponentIndex::AVX,
+        ComponentIndex::PKRU,
+        ComponentIndex::TILECFG,
+    ] {
+        cpu.hardware_mut().cpu.put_pattern(component, 5);
+    }
+    let mut out = vec![0; 4096];
+    let exported = vcpu.export(&mut cpu, &mut out).unwrap();
+    out.truncate(exported.image_len);
+    assert!(!set(exported.claims.xcomp_bv).has(cet));
+    // No rule is about gaps: a stranger's may have anything in it.
+    assert_eq!(out[840..896], [0; 56]);
+    out[840..896].fill(0xee);
+    vcpu.import_native(&exported.claims, &out, &mut cpu, &mut memory)
+        .unwrap();
+
+    cpu.load(&mut vcpu).unwrap();
+    let mut cet_u = [0; 16];
+    cet_u[9] = 0x10;
+    cpu.hardware_mut().cpu.put(cet, &cet_u);
+    cpu.save(&mut vcpu);
+    cpu.load(&mut vcpu).expect("no fault");
+    assert_eq!(cpu.hardware().cpu.registers().component(cet), cet_u);
 }

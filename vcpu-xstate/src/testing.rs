@@ -6,7 +6,7 @@ use crate::area::{AreaMemory, Block};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::{CpuidResult, HostXstate};
 use crate::hw::Modelled;
-use crate::layout::{ComponentFacts, Geometry};
+use crate::layout::{ComponentFacts, Geometry, MIN_IMAGE_BYTES};
 use crate::model::InitTracking;
 
 /// Step of a loop over all lengths, or over large images: Miri, which takes a
@@ -31,6 +31,14 @@ pub fn supervisor(size_bytes: u32) -> ComponentFacts {
     ComponentFacts {
         supervisor: true,
         ..user(size_bytes, 0)
+    }
+}
+
+/// The same, aligned to 64 bytes in the compacted form.
+pub fn aligned(facts: ComponentFacts) -> ComponentFacts {
+    ComponentFacts {
+        aligned64: true,
+        ..facts
     }
 }
 
@@ -195,23 +203,56 @@ pub fn modelled(host: &HostXstate, tracking: InitTracking) -> Modelled {
 
 /// Any geometry that the constructor accepts: odd sizes, odd orders, gaps.
 pub fn any_geometry() -> impl Strategy<Value = Geometry> {
+    prop_oneof![scattered(), packed()]
+}
+
+/// Components anywhere.
+fn scattered() -> impl Strategy<Value = Geometry> {
     let facts = (2u8..63, 1u32..700, 0u32..9000, any::<[bool; 3]>());
     proptest::collection::vec(facts, 0..24).prop_map(|all| {
-        let mut geometry = Geometry::new();
-        for (index, size_bytes, offset, [supervisor, aligned64, xfd]) in all {
-            let facts = ComponentFacts {
-                size_bytes,
-                standard_offset: if supervisor { 0 } else { offset },
-                supervisor,
-                aligned64,
-                xfd,
-            };
-            let index = ComponentIndex::new(index).unwrap();
-            // What the constructor refuses is left out, as a reader would.
-            let _ = geometry.insert(index, facts);
-        }
-        geometry
+        all.into_iter()
+            .fold(Geometry::new(), |geometry, (index, size, offset, flags)| {
+                with(geometry, index, size, offset, flags)
+            })
     })
+}
+
+/// Components side by side in any order, many of them small, with gaps as
+/// alignment leaves them: so one may lie in what is a gap between two others.
+fn packed() -> impl Strategy<Value = Geometry> {
+    let size = prop_oneof![1u32..64, 1u32..700];
+    let gap = prop_oneof![Just(0), 0u32..64];
+    let facts = (any::<u16>(), 2u8..63, size, gap, any::<[bool; 3]>());
+    proptest::collection::vec(facts, 2..8).prop_map(|mut all| {
+        all.sort_by_key(|(order, ..)| *order);
+        let mut end = MIN_IMAGE_BYTES as u32;
+        all.into_iter()
+            .fold(Geometry::new(), |geometry, (_, index, size, gap, flags)| {
+                let offset = end + gap;
+                end = offset + size;
+                with(geometry, index, size, offset, flags)
+            })
+    })
+}
+
+/// With one component more; what the constructor refuses is left out, as a
+/// reader would.
+fn with(
+    mut geometry: Geometry,
+    index: u8,
+    size_bytes: u32,
+    offset: u32,
+    [supervisor, aligned64, xfd]: [bool; 3],
+) -> Geometry {
+    let facts = ComponentFacts {
+        size_bytes,
+        standard_offset: if supervisor { 0 } else { offset },
+        supervisor,
+        aligned64,
+        xfd,
+    };
+    let _ = geometry.insert(ComponentIndex::new(index).unwrap(), facts);
+    geometry
 }
 
 /// Memory that counts, that can fail, and that hands freed buffers out again

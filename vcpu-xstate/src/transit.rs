@@ -38,8 +38,12 @@ pub enum ImportError {
     /// There is no memory for the area; nothing changed.
     NeedsMemory(OutOfMemory),
     /// It was judged for another host, and this one may fault on it: what
-    /// decides there, here (layout, bits of MXCSR, of addresses, of CET).
+    /// decides there, here (layout, bits of MXCSR, of addresses, of CET, of
+    /// IA32_LBR_CTL, of IA32_LBR_x_INFO).
     Host(u64, u64),
+    /// IA32_XFD or IA32_XFD_ERR has bits that this vCPU's guest could never
+    /// clear: seen, allowed.
+    Xfd(u64, u64),
 }
 
 broken_rules!(ImportError,
@@ -47,6 +51,7 @@ broken_rules!(ImportError,
     Self::Xsave(seen, allowed) => ("import-xsave", 0xa02, seen, allowed),
     Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
     Self::Host(seen, allowed) => ("import-host", 0xa03, seen, allowed),
+    Self::Xfd(seen, allowed) => ("import-xfd", 0xa04, seen, allowed),
 );
 
 /// Why an image of this host's own layouts was not taken.
@@ -240,6 +245,12 @@ impl VcpuXstate {
         {
             return Err(ImportError::Host(there, here));
         }
+        let disabled = registers.xfd.components();
+        let disabled = disabled.union(registers.xfd_err.components());
+        let allowed = self.policy.disableable(host.geometry().xfd_capable());
+        if rule!("import-xfd") && !allowed.contains(disabled) {
+            return Err(ImportError::Xfd(disabled.bits(), allowed.bits()));
+        }
         self.fill(registers, image.image(), host, memory)
             .map_err(ImportError::NeedsMemory)
     }
@@ -319,6 +330,8 @@ fn other_host(values: &Values, host: &HostXstate) -> Option<(u64, u64)> {
             limits.mxcsr_mask.into(),
             limits.linear_address_bits.into(),
             u64::from(limits.shadow_stacks) | u64::from(limits.branch_tracking) << 1,
+            limits.lbr_control,
+            limits.lbr_info,
         ]
     };
     let there = facts(values.layout_id, &values.limits);

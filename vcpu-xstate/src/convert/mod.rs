@@ -156,8 +156,10 @@ pub(crate) fn transfer_into(
             );
         }
     }
-    let tails = plan
-        .extended
+    // Those of INIT components too: what was moved with a gap would stand behind
+    // what a save writes of them later, and the restore after that would fault.
+    let tails = target
+        .room()
         .intersection(target.geometry.supervisor_tails());
     if !tails.is_empty() && rule!("supervisor-tails") {
         runs::clear_own_tails(Side::to(&target), target.form, tails, out);

@@ -125,6 +125,11 @@ impl<'a> Places<'a> {
     /// number. The first one begins at 0 and covers legacy region and header.
     #[inline]
     pub(super) fn each_run(&self, held: ComponentSet, mut give: impl FnMut(&Run)) {
+        // Where offsets do not ascend, another component may lie in what looks
+        // like a gap: one of a lower number, which has been written.
+        let gaps_are_free = self.form == Form::Compacted
+            || self.written.standard_ascends()
+            || !rule!("runs-over-free-gaps");
         let mut run = Run {
             from: MIN_IMAGE_BYTES,
             to: MIN_IMAGE_BYTES,
@@ -138,7 +143,8 @@ impl<'a> Places<'a> {
             let gap = to.wrapping_sub(run.to_end);
             let beside = gap < 64;
             let moves_as_one = from.wrapping_sub(to) == run.from.wrapping_sub(run.to);
-            if beside && moves_as_one && (gap == 0 || run.gap.is_empty()) {
+            let one_run = gap == 0 || run.gap.is_empty() && gaps_are_free;
+            if beside && moves_as_one && one_run {
                 if gap != 0 {
                     run.gap = run.to_end..to;
                 }
