@@ -200,6 +200,27 @@ fn update_showed_what_a_component_was_before_it_was_init() {
     assert_eq!(cpu.hardware().cpu.registers().component(cet), expected);
 }
 
+/// XSAVES writes the records that the depth counts: those behind, of a deeper save,
+/// were shown, and became state where somebody wrote a larger depth.
+#[test]
+fn update_showed_records_that_the_depth_does_not_count() {
+    let machine = Records::new(0xb);
+    let (mut cpu, mut vcpu, mut memory) = machine.bench(InitTracking::ByContent);
+    // Each record: the address that it is from.
+    let mut state = vec![0; 808];
+    (0..32).for_each(|record| state[41 + 24 * record] = 0x10);
+    for depth in [32, 8] {
+        state[8] = depth;
+        cpu.load(&mut vcpu).unwrap();
+        cpu.hardware_mut().cpu.put(LBR, &state);
+        cpu.save(&mut vcpu);
+    }
+    let update = vcpu.begin_update(LBR, &mut cpu, &mut memory).unwrap();
+    assert_eq!(update.bytes()[8], 8);
+    state[232..].fill(0);
+    assert_eq!(update.bytes(), state);
+}
+
 /// Design: same state, same bytes, on any hardware. The same registers were 576
 /// bytes or 1384, by whether XINUSE was tracked: IA32_LBR_DEPTH counted.
 #[test]

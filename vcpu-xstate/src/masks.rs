@@ -70,8 +70,9 @@ impl XstatePolicy {
     }
 
     /// The policy without what `offered` lacks, and as [`new`](Self::new) would
-    /// have it, whatever its fields were set to: with x87 and SSE, whole groups,
-    /// and nothing deferred that it lacks or that a guest uses without asking.
+    /// have it, whatever its fields were set to: with x87 and SSE (and no more
+    /// where the guest has no XSAVE), whole groups, and nothing deferred that it
+    /// lacks or that a guest uses without asking.
     #[must_use]
     pub fn within(&self, offered: ComponentSet) -> Self {
         let mask = self
@@ -80,6 +81,11 @@ impl XstatePolicy {
             .union(ComponentSet::LEGACY)
             .intersection(ComponentSet::ALL)
             .whole_groups();
+        let mask = if self.xsave || !rule!("policy-without-xsave") {
+            mask
+        } else {
+            ComponentSet::LEGACY
+        };
         Self {
             mask,
             deferred: self.deferred.intersection(mask).difference(WITHOUT_ASKING),

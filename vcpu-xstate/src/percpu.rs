@@ -307,7 +307,8 @@ impl<H: Hardware> PcpuXstate<H> {
     /// registers for the next one (UINV too: with it live, XRSTORS faults), and
     /// its area goes back.
     ///
-    /// Panics if another processor has it: it ends there.
+    /// Panics if another processor has it: it ends there. Panics too if the
+    /// registers own another vCPU's state, which would be lost.
     pub fn discard(&mut self, mut vcpu: VcpuXstate, memory: &mut impl AreaMemory) {
         self.abandon(&mut vcpu);
         self.discard_gone(vcpu.number());

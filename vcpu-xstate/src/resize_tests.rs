@@ -1,6 +1,6 @@
 //! Growing, shrinking, re-sizing and importing, with memory failing on the way.
 
-use super::tests::{Cpu, model, policy, qemu, rapids, set, vcpu};
+use super::tests::{Cpu, cpu_of, model, policy, qemu, rapids, set, vcpu};
 use super::*;
 use crate::ComponentIndex;
 use crate::CpuId;
@@ -8,7 +8,7 @@ use crate::XstatePolicy;
 use crate::header::COMPACTED;
 use crate::model::InitTracking;
 use crate::resize::PolicyError;
-use crate::testing::{INSTRUCTIONS, TestMemory, bochs_sapphire_rapids, host, modelled};
+use crate::testing::{INSTRUCTIONS, Machine, TestMemory, bochs_sapphire_rapids, host, modelled};
 /// XFD armed by the hypervisor: tiles get room at their first use, and the
 /// guest never sees the arming. Linux b45f721775: no image has what XFD
 /// disables.
@@ -347,6 +347,53 @@ fn self_test_leaves_out_what_does_not_come_back() {
             assert_eq!(memory.live_blocks, 0);
         }
     }
+}
+
+/// A cloud's processors with branch tracking and no shadow stacks: the pattern was a
+/// shadow stack's pointer, and both components were withheld although they are sound.
+#[test]
+fn self_test_of_cet_without_shadow_stacks() {
+    let machine = Machine {
+        geometry: bochs_sapphire_rapids(),
+        instructions: 0xf,
+    };
+    let cpuid = |leaf, subleaf| {
+        let mut r = machine.cpuid(leaf, subleaf);
+        if leaf == 7 {
+            r.ecx &= !(1 << 7);
+        }
+        r
+    };
+    let host = HostXstate::read(&cpuid, 0xffff).unwrap();
+    assert!(host.offered().contains(ComponentSet::CET));
+    let mut cpu = cpu_of(host, 0);
+    let report = cpu.self_test(&mut TestMemory::default()).unwrap();
+    assert_eq!(report.failed(), set(0));
+    assert!(report.passed().has(ComponentIndex::CET_U));
+    assert!(!report.passed().has(ComponentIndex::CET_S));
+    assert!(cpu.host().offered().contains(ComponentSet::CET));
+    model(&mut cpu).broken = Some(ComponentIndex::CET_U);
+    let report = cpu.self_test(&mut TestMemory::default()).unwrap();
+    assert!(report.failed().has(ComponentIndex::CET_U));
+}
+
+/// A policy whose fields say no XSAVE and supervisor state let a guest write
+/// IA32_XSS, and was then refused to the same vCPU.
+#[test]
+fn no_xss_without_xsave() {
+    let mut memory = TestMemory::default();
+    let mut cpu = rapids(0xf);
+    let mut without = policy(0x1803);
+    without.xsave = false;
+    let mut a = VcpuXstate::new(1, &without, cpu.host(), &mut memory).unwrap();
+    assert_eq!(a.policy().mask, ComponentSet::LEGACY);
+    let refused = a.set_xss(0x800, &mut cpu, &mut memory);
+    assert_eq!(
+        refused,
+        Err(WriteXssError::Fault(XssError::Policy(0x800, 0)))
+    );
+    let same = a.set_policy(&without, set(0), &mut cpu, &mut memory);
+    assert!(same.is_ok(), "{same:?}");
 }
 
 /// The register that a policy does not have is 0, and a policy that would take

@@ -13,6 +13,7 @@ use crate::header::XsaveHeader;
 use crate::image::{LBR_DEPTH, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::legacy::LegacyRegion;
+use crate::values::Limits;
 use crate::{Area, Image};
 
 /// Which components survived a restore and a save.
@@ -64,8 +65,8 @@ fn x87_pattern(seed: u8, region: &mut LegacyRegion) {
 }
 
 /// Writes to `bytes` (the component's defined bytes, zero before) register
-/// contents that are legal on every processor, are not INIT, and enable
-/// nothing. `seed` makes them differ.
+/// contents that are legal on every processor (with shadow stacks, where it is
+/// CET's), are not INIT, and enable nothing. `seed` makes them differ.
 pub(crate) fn pattern(component: ComponentIndex, seed: u8, bytes: &mut [u8]) {
     let page = 0x1000 * (u64::from(seed) + 1);
     let mut put = |offset: usize, value: u64| {
@@ -113,11 +114,32 @@ pub(crate) fn pattern(component: ComponentIndex, seed: u8, bytes: &mut [u8]) {
     }
 }
 
+/// The components of `among` that have registers to try: of CET_S all are of
+/// shadow stacks.
+pub(crate) fn testable(among: ComponentSet, limits: &Limits) -> ComponentSet {
+    let nothing = if limits.shadow_stacks {
+        ComponentSet::EMPTY
+    } else {
+        ComponentSet::only(ComponentIndex::CET_S)
+    };
+    among.intersection(ComponentSet::NAMED).difference(nothing)
+}
+
+/// CET_U where there is branch tracking alone: IA32_U_CET with NO_TRACK_EN,
+/// which enables nothing without ENDBR_EN, and a bitmap's address.
+fn tracking_pattern(seed: u8, cet_u: &mut [u8]) {
+    let value = (0x1000 * (u64::from(seed) + 1)) | 0x10;
+    if let Some(word) = cet_u.first_chunk_mut() {
+        *word = value.to_le_bytes();
+    }
+}
+
 /// Fills `area` with an image of this component alone (tile data with its
 /// configuration, without which it means nothing).
 pub(crate) fn put_pattern(
     area: &mut Area,
     geometry: &Geometry,
+    limits: &Limits,
     component: ComponentIndex,
     seed: u8,
 ) {
@@ -150,7 +172,12 @@ pub(crate) fn put_pattern(
     for place in geometry.placements(form, mask) {
         if components.has(place.component) {
             bytes[place.range()].fill(0);
-            pattern(place.component, seed, &mut bytes[payload(place)]);
+            let state = &mut bytes[payload(place)];
+            if place.component == ComponentIndex::CET_U && !limits.shadow_stacks {
+                tracking_pattern(seed, state);
+            } else {
+                pattern(place.component, seed, state);
+            }
         }
     }
 }

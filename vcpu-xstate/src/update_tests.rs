@@ -344,3 +344,33 @@ fn cet_bits_of_a_feature_that_the_processor_lacks() {
         Err(UpdateError::Policy(ComponentIndex::PASID, set(0x1807)))
     );
 }
+
+/// A view of somebody's own, of a component that no working copy has room for:
+/// it panicked once the component was in use.
+#[test]
+fn a_view_of_a_large_component() {
+    struct Tiles(u8, usize);
+    impl View for Tiles {
+        const COMPONENT: ComponentIndex = ComponentIndex::TILEDATA;
+        fn read(bytes: &[u8]) -> Self {
+            Self(bytes.last().copied().unwrap_or(0), bytes.len())
+        }
+        fn write(&self, bytes: &mut [u8]) {
+            bytes[8191] = self.0;
+        }
+    }
+    let mut bench = bench(0xf, InitTracking::ByContent, Where::Init);
+    let view = bench.vcpu.view::<Tiles>(&mut bench.cpu).unwrap();
+    assert_eq!(view.0, 0);
+    let begun = bench
+        .vcpu
+        .begin_view::<Tiles, _, _>(&mut bench.cpu, &mut bench.memory);
+    let mut tiles = begun.unwrap();
+    tiles.0 = 0x77;
+    tiles.finish().unwrap();
+    let view = bench.vcpu.view::<Tiles>(&mut bench.cpu).unwrap();
+    assert_eq!((view.0, view.1), (0x77, 8192));
+    let geometry = bench.cpu.host().geometry();
+    let image = bench.vcpu.area.image(geometry);
+    assert_eq!(image.view::<Tiles>().unwrap().0, 0x77);
+}

@@ -2,7 +2,6 @@
 
 use super::PcpuXstate;
 use crate::area::{Area, AreaMemory, OutOfMemory};
-use crate::component::ComponentSet;
 use crate::hw::Hardware;
 use crate::selftest;
 
@@ -33,9 +32,10 @@ impl<H: Hardware> PcpuXstate<H> {
             }
         };
         let mut report = selftest::Report::default();
+        let limits = self.host().limits();
         // Which contents of a component without a name are legal is not known.
-        for component in mask.intersection(ComponentSet::NAMED) {
-            selftest::put_pattern(&mut from, &geometry, component, 0x5a);
+        for component in selftest::testable(mask, &limits) {
+            selftest::put_pattern(&mut from, &geometry, &limits, component, 0x5a);
             selftest::scramble(&mut to);
             let survives = self.registers.restore(&from).is_ok() && {
                 self.registers.save(&mut to);

@@ -5,11 +5,12 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::header::XsaveHeader;
-use crate::image::{Image, LBR_DEPTH, payload};
+use crate::image::{Image, LBR_DEPTH, payload, records_end};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, Placement};
 use crate::legacy::{LegacyRegion, MXCSR_INIT};
 use crate::mutants::rule;
 use crate::values::{self, BadValue, Limits};
+use crate::views::View;
 
 /// The largest component that fits a working copy (ZMM16–31).
 pub const COPY_BYTES: usize = 1024;
@@ -111,9 +112,27 @@ pub fn read(image: &Image<'_>, component: ComponentIndex, limits: &Limits, out: 
             mxcsr.copy_from_slice(&value.to_le_bytes());
         }
         _ => match image.held().find(|(one, _)| *one == component) {
-            Some((_, bytes)) => out.copy_from_slice(bytes),
+            Some((_, bytes)) => {
+                out.copy_from_slice(bytes);
+                if component == ComponentIndex::LBR && rule!("update-counted-records") {
+                    // Behind the records that the depth counts are those of an
+                    // older save (SDM Vol. 1, 13.5.12).
+                    let end = records_end(out);
+                    out[end..].fill(0);
+                }
+            }
             None => init(component, limits, out),
         },
+    }
+}
+
+/// What `image` holds of the view's component, which is of `len` bytes.
+pub fn view<V: View>(image: &Image<'_>, limits: &Limits, len: usize) -> V {
+    let large = len > COPY_BYTES;
+    match image.held().find(|(one, _)| large && *one == V::COMPONENT) {
+        // No copy is large enough, and none is needed.
+        Some((_, bytes)) => V::read(bytes),
+        None => V::read(WorkingCopy::of(image, V::COMPONENT, limits, len).get()),
     }
 }
 

@@ -180,9 +180,7 @@ impl Image<'_> {
             lbr_depth: 0,
         };
         let len = bytes::len(self.geometry(), V::COMPONENT)?;
-        Some(V::read(
-            WorkingCopy::of(self, V::COMPONENT, &limits, len).get(),
-        ))
+        Some(bytes::view(self, &limits, len))
     }
 }
 

@@ -82,14 +82,14 @@ impl VcpuXstate {
     pub fn view<V: View>(&mut self, cpu: &mut PcpuXstate<impl Hardware>) -> Result<V, UpdateError> {
         let len = self.updatable(V::COMPONENT, cpu)?;
         let mut copy = WorkingCopy::new(len);
-        if !self.read_registers(V::COMPONENT, cpu, copy.get_mut()) {
-            if rule!("view-saves-first") {
-                cpu.save(self);
-            }
-            let image = self.area.image(cpu.host().geometry());
-            copy = WorkingCopy::of(&image, V::COMPONENT, &cpu.host().limits(), len);
+        if self.read_registers(V::COMPONENT, cpu, copy.get_mut()) {
+            return Ok(V::read(copy.get()));
         }
-        Ok(V::read(copy.get()))
+        if rule!("view-saves-first") {
+            cpu.save(self);
+        }
+        let image = self.area.image(cpu.host().geometry());
+        Ok(bytes::view(&image, &cpu.host().limits(), len))
     }
 
     /// How many bytes the component has, if it may be looked at.
