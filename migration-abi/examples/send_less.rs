@@ -51,8 +51,9 @@ fn send(
     host: &HostXstate,
     policy: &XstatePolicy,
 ) -> Result<Vec<u8>, Box<dyn Error>> {
-    // The buffer of KVM_GET_XSAVE2 and the XCRs of KVM_GET_XCRS. A guest with
-    // CET or AMX has IA32_XSS and IA32_XFD too: put them into `registers`.
+    // The buffer of KVM_GET_XSAVE2 and the XCRs of KVM_GET_XCRS. A guest with AMX
+    // has IA32_XFD too: put it into `registers`. One with CET has IA32_XSS, and
+    // CET's registers are MSRs: `ForeignImage::kvm` says how they get into a blob.
     let foreign = Xsave::parse(buffer)?.foreign(xcrs);
     // `Excess::Drop` would leave out what a host saved beyond the policy.
     let taken = read(&foreign, host.geometry(), host, policy, Excess::Refuse)?;

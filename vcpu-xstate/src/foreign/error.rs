@@ -25,6 +25,11 @@ pub enum ForeignError {
     /// What follows the image is not zero: offset of the first such byte,
     /// length of the image.
     Tail(u64, u64),
+    /// IA32_XSS enables supervisor state that a standard image has no place for,
+    /// and the caller does not say that it is elsewhere: enabled, elsewhere.
+    Xss(u64, u64),
+    /// FIP or FDP has a selector in its upper half, as byte 511 says (Xen): FIP, FDP.
+    Selectors(u64, u64),
     /// It breaks a rule that every image is under.
     Rejected(Rejection),
 }
@@ -36,6 +41,8 @@ broken_accessors!(ForeignError,
     Self::Unplaced(c, known) => ("foreign-unplaced", 0x1704, c.bit(), known),
     Self::Truncated(_, seen, least) => ("foreign-truncated", 0x1705, seen, least),
     Self::Tail(seen, allowed) => ("foreign-tail", 0x1706, seen, allowed),
+    Self::Xss(seen, elsewhere) => ("foreign-xss", 0x1707, seen, elsewhere),
+    Self::Selectors(fip, fdp) => ("foreign-fp-selectors", 0x1708, fip | fdp, 0xffff_ffff),
     Self::Rejected(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
 );
 
@@ -44,7 +51,12 @@ impl ForeignError {
     pub const fn component(&self) -> Option<ComponentIndex> {
         match *self {
             Self::Supervisor(c, _) | Self::Unplaced(c, _) | Self::Truncated(c, ..) => Some(c),
-            Self::Compacted(_) | Self::Beyond(..) | Self::Tail(..) | Self::Rejected(_) => None,
+            Self::Compacted(_)
+            | Self::Beyond(..)
+            | Self::Tail(..)
+            | Self::Xss(..)
+            | Self::Selectors(..)
+            | Self::Rejected(_) => None,
         }
     }
 }
@@ -76,6 +88,17 @@ impl fmt::Display for ForeignError {
             Self::Tail(at, exact) => {
                 write!(f, "byte {at} is not zero, and the image ended at {exact}")
             }
+            Self::Xss(seen, elsewhere) => {
+                let missing = ComponentSet::from_bits_retain(seen & !elsewhere);
+                write!(
+                    f,
+                    "IA32_XSS has {missing}, for which a standard image has no place"
+                )
+            }
+            Self::Selectors(fip, fdp) => write!(
+                f,
+                "FIP {fip:#x} and FDP {fdp:#x} are a selector and an offset, as byte 511 says"
+            ),
             Self::Rejected(Rejection::Length(seen, exact)) => {
                 write!(f, "{seen} bytes, what it may hold makes it {exact}")
             }
@@ -107,6 +130,8 @@ pub enum Unholdable {
     Xfd(u64),
     /// IA32_XFD_ERR is not zero, and nothing carries it there.
     XfdErr(u64),
+    /// XCR0 is not 1, and nothing carries it there.
+    Xcr0(u64),
     /// The guest has no XSAVE, so the form has no record for it: x87 and SSE
     /// go where FXSAVE's do.
     WithoutXsave,
@@ -120,6 +145,7 @@ broken_accessors!(Unholdable,
     Self::Xfd(seen) => ("unholdable-xfd", 0x1805, seen, 0),
     Self::XfdErr(seen) => ("unholdable-xfd-err", 0x1806, seen, 0),
     Self::WithoutXsave => ("unholdable-without-xsave", 0x1807, 0, 1),
+    Self::Xcr0(seen) => ("unholdable-xcr0", 0x1808, seen, 1),
 );
 
 impl Unholdable {
@@ -128,6 +154,7 @@ impl Unholdable {
         match *self {
             Self::Supervisor(c) | Self::NoRoom(c, ..) => Some(c),
             Self::TooSmall(..)
+            | Self::Xcr0(_)
             | Self::Xss(_)
             | Self::Xfd(_)
             | Self::XfdErr(_)
@@ -150,6 +177,7 @@ impl fmt::Display for Unholdable {
             Self::TooSmall(given, least) => {
                 write!(f, "a buffer of {given} bytes, the image takes {least}")
             }
+            Self::Xcr0(seen) => write!(f, "nothing carries XCR0, which is {seen:#x}"),
             Self::Xss(seen) => write!(f, "nothing carries IA32_XSS, which is {seen:#x}"),
             Self::Xfd(seen) => write!(f, "nothing carries IA32_XFD, which is {seen:#x}"),
             Self::XfdErr(seen) => write!(f, "nothing carries IA32_XFD_ERR, which is {seen:#x}"),

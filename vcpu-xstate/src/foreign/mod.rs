@@ -38,11 +38,13 @@ pub use error::{ForeignError, Unholdable};
 pub use read::{Dropped, Taken, read};
 pub use write::{Destination, Standard};
 
-use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::component::ComponentSet;
 use crate::header::XsaveHeader;
 use crate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::legacy::LegacyRegion;
 
 /// Which forms of an image an interface has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,17 @@ pub enum UnderXfd {
     /// Nothing: KVM's buffers have anything there, and a load of one makes it
     /// INIT. It is left out, and reported.
     Init,
+}
+
+/// How FIP and FDP stand in the legacy region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FpPointers {
+    /// 64 bits each, as XSAVE64 and FXSAVE64 write them.
+    Wide,
+    /// As byte 511 says, which is Xen's own: 2 or 4 for an offset of 32 bits with
+    /// the selector behind it, which it restores by XRSTOR without REX.W where
+    /// a processor keeps selectors; else wide.
+    ByWordSize,
 }
 
 /// What to do with state of components that the vCPU's policy does not have.
@@ -129,6 +142,11 @@ pub struct ForeignImage<'a> {
     pub tail: Tail,
     /// What it may hold of components that its IA32_XFD disables.
     pub under_xfd: UnderXfd,
+    /// How x87's pointers stand in it.
+    pub fp_pointers: FpPointers,
+    /// Supervisor components that the caller moves in another way, of an image
+    /// in the standard form, which has no place for them.
+    pub elsewhere: ComponentSet,
     /// Its registers.
     pub registers: ForeignRegisters,
 }
@@ -142,18 +160,30 @@ impl<'a> ForeignImage<'a> {
             accepts: Accepts::Either,
             tail: Tail::None,
             under_xfd: UnderXfd::Refused,
+            fp_pointers: FpPointers::Wide,
+            elsewhere: ComponentSet::EMPTY,
             registers,
         }
     }
 
     /// The image of a KVM buffer (KVM_GET_XSAVE, KVM_GET_XSAVE2), all of it;
     /// XCR0 is KVM_GET_XCRS's, IA32_XSS, IA32_XFD and IA32_XFD_ERR KVM_GET_MSRS's.
+    ///
+    /// A guest with CET has its registers in MSRs, so an IA32_XSS that enables it
+    /// is refused until somebody says where they are. Either the caller updates
+    /// them when the vCPU has taken the image ([`with_elsewhere`](Self::with_elsewhere),
+    /// then [`begin_view`](crate::VcpuXstate::begin_view)); or, for a blob, puts
+    /// them in first: [`transfer`](crate::convert::transfer) to the compacted
+    /// form with room for them, [`begin_image_view`](crate::update::begin_image_view),
+    /// and the result is read as [`raw`](Self::raw).
     pub const fn kvm(bytes: &'a [u8], registers: ForeignRegisters) -> Self {
         Self {
             bytes,
             accepts: Accepts::Standard,
             tail: Tail::Unread,
             under_xfd: UnderXfd::Init,
+            fp_pointers: FpPointers::Wide,
+            elsewhere: ComponentSet::EMPTY,
             registers,
         }
     }
@@ -165,6 +195,8 @@ impl<'a> ForeignImage<'a> {
             accepts: Accepts::Standard,
             tail: Tail::None,
             under_xfd: UnderXfd::Refused,
+            fp_pointers: FpPointers::ByWordSize,
+            elsewhere: ComponentSet::EMPTY,
             registers: ForeignRegisters {
                 accum: Some(xcr0_accum),
                 ..ForeignRegisters::xcr0(xcr0)
@@ -183,8 +215,39 @@ impl<'a> ForeignImage<'a> {
     /// The image of a vCPU that has no XSAVE state (Xen's `{0, 0}`, a guest
     /// without XSAVE): what [`image_of_fxsave`] made of its FXSAVE region.
     pub const fn fxsave(image: &'a [u8; MIN_IMAGE_BYTES]) -> Self {
-        Self::raw(image, ForeignRegisters::xcr0(1))
+        Self {
+            fp_pointers: FpPointers::ByWordSize,
+            ..Self::raw(image, ForeignRegisters::xcr0(1))
+        }
     }
+
+    /// The same, for a caller who moves the registers of `components` in
+    /// another way: CET's by KVM_GET_MSRS, say. They are INIT in what is read.
+    #[must_use]
+    pub const fn with_elsewhere(self, components: ComponentSet) -> Self {
+        Self {
+            elsewhere: components,
+            ..self
+        }
+    }
+}
+
+/// Makes x87's pointers wide in an image of Xen's whose byte 511 says that they
+/// are not: the offsets stay, the selectors are lost, as they are in every image
+/// of a guest in 64-bit mode. Says whether anything was lost. For images that
+/// [`read`] refuses by `foreign-fp-selectors`.
+///
+/// Bytes that are too few for a legacy region stay as they are.
+pub fn drop_fp_selectors(image: &mut [u8]) -> bool {
+    let Ok((legacy, _)) = LegacyRegion::mut_from_prefix(image) else {
+        return false;
+    };
+    if !read::has_selectors(legacy) {
+        return false;
+    }
+    legacy.fip = U64::new(legacy.fip.get() & read::OFFSET);
+    legacy.fdp = U64::new(legacy.fdp.get() & read::OFFSET);
+    true
 }
 
 /// The image of an FXSAVE region: x87 and SSE are state without XSAVE too

@@ -2,14 +2,15 @@
 
 use core::fmt;
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::{Accepts, Excess, ForeignError, ForeignImage, Tail, UnderXfd};
-use crate::component::ComponentSet;
+use super::{Accepts, Excess, ForeignError, ForeignImage, FpPointers, Tail, UnderXfd};
+use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;
 use crate::header::{COMPACTED, XsaveHeader};
 use crate::image::{Image, is_init, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
+use crate::legacy::LegacyRegion;
 use crate::masks::XstatePolicy;
 use crate::mutants::rule;
 use crate::validate::{
@@ -105,6 +106,8 @@ pub fn read<'a>(
     };
     let held = held.difference(disabled);
     check_held(foreign.bytes, geometry, form, held, &registers)?;
+    check_elsewhere(foreign, form, &registers)?;
+    check_pointers(foreign, held)?;
 
     // What `Image` wants has been checked, each under its own name.
     let too_short = R::TooShort(foreign.bytes.len() as u64, MIN_IMAGE_BYTES as u64);
@@ -261,6 +264,45 @@ fn check_length(
             _ => Ok(()),
         },
     }
+}
+
+/// Supervisor state that IA32_XSS enables is in a compacted image, or the caller
+/// has it: in the standard form it would be taken for INIT.
+fn check_elsewhere(
+    foreign: &ForeignImage<'_>,
+    form: Form,
+    registers: &Registers,
+) -> Result<(), ForeignError> {
+    let (enabled, elsewhere) = (registers.xss.components(), foreign.elsewhere);
+    if rule!("foreign-xss") && form == Form::Standard && !elsewhere.contains(enabled) {
+        return Err(ForeignError::Xss(enabled.bits(), elsewhere.bits()));
+    }
+    Ok(())
+}
+
+/// What of FIP and FDP is an offset where a selector is behind it.
+pub(super) const OFFSET: u64 = 0xffff_ffff;
+/// Where Xen keeps the size of an x87 word, in the last reserved byte.
+const WORD_SIZE: usize = 511;
+
+/// Whether FIP or FDP has a selector in it, by what Xen says of their size.
+pub(super) fn has_selectors(legacy: &LegacyRegion) -> bool {
+    let narrow = matches!(legacy.as_bytes()[WORD_SIZE], 2 | 4);
+    narrow && (legacy.fip.get() | legacy.fdp.get()) > OFFSET
+}
+
+/// x87's pointers are addresses: XRSTOR64 would load a selector as the upper
+/// half of one.
+fn check_pointers(foreign: &ForeignImage<'_>, held: ComponentSet) -> Result<(), ForeignError> {
+    let own = foreign.fp_pointers == FpPointers::ByWordSize && held.has(ComponentIndex::X87);
+    if let Ok((legacy, _)) = LegacyRegion::ref_from_prefix(foreign.bytes)
+        && rule!("foreign-fp-selectors")
+        && own
+        && has_selectors(legacy)
+    {
+        return Err(ForeignError::Selectors(legacy.fip.get(), legacy.fdp.get()));
+    }
+    Ok(())
 }
 
 /// What the image holds has a place in it, may hold state, and is enabled in

@@ -14,6 +14,7 @@ use crate::owner::VcpuXstate;
 use crate::percpu::PcpuXstate;
 use crate::transit::{ExportError, Exported};
 use crate::validate::{Claims, TrustedImage};
+use crate::xcr0::Xcr0;
 
 /// Bytes of Linux's `struct kvm_xsave`.
 const KVM_XSAVE_BYTES: usize = 4096;
@@ -24,6 +25,8 @@ pub struct Destination {
     /// Components of the image: as many as the accumulated XCR0 has (Xen), or
     /// as many as fit in a buffer of the interface's size (KVM).
     sized_by_accum: bool,
+    /// XCR0 goes with it.
+    xcr0: bool,
     /// IA32_XSS, IA32_XFD and IA32_XFD_ERR have a way of their own.
     msrs: bool,
     /// Components that have a way of their own.
@@ -39,6 +42,7 @@ impl Destination {
     /// nothing beside it.
     pub const XEN: Self = Self {
         sized_by_accum: true,
+        xcr0: true,
         msrs: false,
         elsewhere: ComponentSet::EMPTY,
         spelled_out: ComponentSet::EMPTY,
@@ -52,6 +56,7 @@ impl Destination {
     /// vCPU's PKRU as it was where its bit is clear.
     pub const KVM: Self = Self {
         sized_by_accum: false,
+        xcr0: true,
         msrs: true,
         elsewhere: ComponentSet::EMPTY,
         spelled_out: ComponentSet::only(ComponentIndex::PKRU),
@@ -140,11 +145,13 @@ impl TrustedImage<'_> {
     /// The FXSAVE region: x87 and SSE alone, for interfaces without XSAVE.
     ///
     /// # Errors
-    /// A component beyond x87 and SSE is in use.
+    /// A component beyond x87 and SSE is in use, or a control register is not as
+    /// it is at reset: XCR0 too, which goes nowhere with it.
     pub fn write_fxsave(&self) -> Result<[u8; LEGACY_BYTES], Unholdable> {
         let mut image = [0; MIN_IMAGE_BYTES];
         let buffer = Destination {
             sized_by_accum: false,
+            xcr0: false,
             msrs: false,
             elsewhere: ComponentSet::EMPTY,
             spelled_out: ComponentSet::EMPTY,
@@ -329,6 +336,11 @@ fn check(
                 end as u64,
             ));
         }
+    }
+
+    // Without its XCR0 the guest would run on with what it has at reset.
+    if rule!("unholdable-xcr0") && !to.xcr0 && claims.xcr0 != Xcr0::RESET.bits() {
+        return Err(Unholdable::Xcr0(claims.xcr0));
     }
     Ok(())
 }

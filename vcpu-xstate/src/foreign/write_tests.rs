@@ -299,6 +299,19 @@ fn a_guest_without_xsave() {
             assert_eq!(refusal.component(), Some(ComponentIndex::AVX));
         },
     );
+    // XCR0 went nowhere: the guest's next instruction with VEX would have been #UD.
+    let enabled = self::claims(7, 7);
+    with_trusted(&enabled, 3, &policy(ALL), |image| {
+        let refusal = image.write_fxsave().unwrap_err();
+        assert_eq!(refusal, Unholdable::Xcr0(7));
+        assert_eq!(
+            refusal.to_string(),
+            "unholdable-xcr0: nothing carries XCR0, which is 0x7"
+        );
+    });
+    with_trusted(&self::claims(1, 7), 3, &policy(ALL), |image| {
+        assert!(image.write_fxsave().is_ok());
+    });
 }
 
 /// What a machine calls a size is what is written: no geometry is assumed.
