@@ -35,6 +35,12 @@ static uint32_t checksum(struct xferry_frame_header header)
 #define TAKE(record, length) \
     ((length) >= sizeof(record) && memcpy(&(record), payload, sizeof(record)))
 
+/* The same of a record that is followed by `count` things of `size` bytes. */
+static int exactly(uint32_t length, size_t record, uint64_t count, size_t size)
+{
+    return length >= record && count <= XFERRY_MAX_PAYLOAD_BYTES && length - record == count * size;
+}
+
 static void id(const uint8_t *bytes)
 {
     for (int i = 0; i < 16; i++)
@@ -47,7 +53,7 @@ static int print_record(const struct xferry_frame_header *frame)
     switch (frame->type) {
     case XFERRY_HEADER: {
         struct xferry_stream_header h;
-        if (!TAKE(h, length) || memcmp(h.magic, XFERRY_STREAM_MAGIC, 8) != 0)
+        if (!TAKE(h, length) || memcmp(h.magic, XFERRY_STREAM_MAGIC, 8) != 0 || h.header_len != length)
             return 0;
         printf("header version %u id ", h.version);
         id(h.migration_id);
@@ -56,7 +62,7 @@ static int print_record(const struct xferry_frame_header *frame)
     }
     case XFERRY_DOMAIN: {
         struct xferry_domain d;
-        if (!TAKE(d, length))
+        if (!TAKE(d, length) || !exactly(length, sizeof d, d.leaf_count, sizeof(struct xferry_policy_leaf)))
             return 0;
         printf("domain %.32s pages %" PRIu64 " clock %" PRIu64 " deferred %" PRIx64
                " vcpus %" PRIu32 " tsc %" PRIu32 " paused %" PRIu32 "\n",
@@ -64,10 +70,7 @@ static int print_record(const struct xferry_frame_header *frame)
                d.flags & XFERRY_DOMAIN_PAUSED);
         for (uint32_t i = 0; i < d.leaf_count; i++) {
             struct xferry_policy_leaf leaf;
-            size_t at = sizeof d + (size_t)i * sizeof leaf;
-            if (at + sizeof leaf > length)
-                return 0;
-            memcpy(&leaf, payload + at, sizeof leaf);
+            memcpy(&leaf, payload + sizeof d + (size_t)i * sizeof leaf, sizeof leaf);
             printf("leaf %" PRIx32 ".%" PRIx32 " %" PRIx32 " %" PRIx32 " %" PRIx32 " %" PRIx32 "\n",
                    leaf.leaf, leaf.subleaf, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx);
         }
@@ -75,21 +78,21 @@ static int print_record(const struct xferry_frame_header *frame)
     }
     case XFERRY_PAGES: {
         struct xferry_pages p;
-        if (!TAKE(p, length))
+        if (!TAKE(p, length) || !exactly(length, sizeof p, p.count, XFERRY_PAGE_BYTES))
             return 0;
         printf("pages %" PRIu64 " from %" PRIx64 "\n", (uint64_t)p.count, p.first_gfn);
         return 1;
     }
     case XFERRY_ZERO_PAGES: {
         struct xferry_zero_pages p;
-        if (!TAKE(p, length))
+        if (!TAKE(p, length) || length != sizeof p)
             return 0;
         printf("zero pages %" PRIu64 " from %" PRIx64 "\n", p.count, p.first_gfn);
         return 1;
     }
     case XFERRY_CONSOLE: {
         struct xferry_console c;
-        if (!TAKE(c, length))
+        if (!TAKE(c, length) || !exactly(length, sizeof c, c.output_len, 1))
             return 0;
         printf("console ier %x lcr %x mcr %x scr %x dll %x dlm %x fcr %x unread %" PRIu32 "\n", c.ier,
                c.lcr, c.mcr, c.scr, c.dll, c.dlm, c.fcr, c.output_len);
@@ -97,7 +100,7 @@ static int print_record(const struct xferry_frame_header *frame)
     }
     case XFERRY_VCPU_REGISTERS: {
         struct xferry_vcpu_registers v;
-        if (!TAKE(v, length))
+        if (!TAKE(v, length) || length != sizeof v)
             return 0;
         const struct xferry_registers *r = &v.registers;
         printf("vcpu %" PRIu32 " rip %" PRIx64 " rsp %" PRIx64 " cr3 %" PRIx64 " cs %x gs base %" PRIx64
@@ -115,27 +118,53 @@ static int print_record(const struct xferry_frame_header *frame)
     }
     case XFERRY_END: {
         struct xferry_end e;
-        if (!TAKE(e, length))
+        if (!TAKE(e, length) || length != sizeof e)
             return 0;
         printf("end data %" PRIu64 " zero %" PRIu64 " vcpus %" PRIu32 "\n", e.data_pages, e.zero_pages,
                e.vcpus);
         return 1;
     }
-    case XFERRY_HELLO: {
+    case XFERRY_HELLO:
+    case XFERRY_STATUS: {
         struct xferry_message m;
         struct xferry_speaker s;
-        if (!TAKE(m, length) || length < sizeof m + sizeof s)
+        if (!TAKE(m, length) || length != sizeof m + sizeof s)
             return 0;
         memcpy(&s, payload + sizeof m, sizeof s);
-        printf("hello from the %s, boot %" PRIx64 ", id ",
-               s.code == XFERRY_SOURCE ? "source" : "receiver", s.boot_nonce);
+        if (frame->type == XFERRY_STATUS)
+            printf("status %" PRIu32, s.code);
+        else
+            printf("hello from the %s", s.code == XFERRY_SOURCE ? "source" : "receiver");
+        printf(", boot %" PRIx64 ", id ", s.boot_nonce);
         id(m.migration_id);
         printf("\n");
         return 1;
     }
+    case XFERRY_REFUSE:
+    case XFERRY_ABORT: {
+        struct xferry_reason r;
+        size_t at = sizeof(struct xferry_message);
+        if (length < at + sizeof r)
+            return 0;
+        memcpy(&r, payload + at, sizeof r);
+        if (!exactly(length, at + sizeof r, r.text_len, 1))
+            return 0;
+        printf("%s: error %" PRIu32 ", rule %" PRIx32 "\n", frame->type == XFERRY_REFUSE ? "refuse" : "abort",
+               r.error, r.reason);
+        return 1;
+    }
+    case XFERRY_ACCEPT:
+    case XFERRY_READY:
+    case XFERRY_COMMIT:
+    case XFERRY_RUNNING:
+    case XFERRY_DONE:
+    case XFERRY_QUERY:
+        printf("message %x\n", frame->type);
+        return length == sizeof(struct xferry_message);
     default:
+        /* Who does not know it skips it, if it may be skipped. */
         printf("type %x\n", frame->type);
-        return frame->type >= XFERRY_HELLO || frame->flags & XFERRY_FRAME_OPTIONAL;
+        return frame->flags & XFERRY_FRAME_OPTIONAL;
     }
 }
 
@@ -155,6 +184,7 @@ int main(int argc, char **argv)
     int right = 1;
     while (right && (got = fread(&frame, 1, sizeof frame, file)) != 0) {
         right = got == sizeof frame && frame.length <= XFERRY_MAX_PAYLOAD_BYTES &&
+                (frame.flags & ~XFERRY_FRAME_OPTIONAL) == 0 &&
                 fread(payload, 1, frame.length, file) == frame.length && frame.crc == checksum(frame);
         if (right) {
             printf("%3" PRIu32 " ", frame.sequence);

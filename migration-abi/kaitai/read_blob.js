@@ -27,6 +27,8 @@ const hex32 = (value) => "0x" + value.toString(16);
 
 // Before any byte of a component is read; the rules' names are the book's.
 function check(blob) {
+  if (!blob.directoryComplete)
+    throw new Error("blob-directory: the directory does not describe what the policy has");
   if (!blob.layoutDescribed)
     throw new Error("xcomp-bv-policy: the image is laid out for what the directory has not");
   if (!blob.heldLaidOut)

@@ -37,9 +37,17 @@ seq:
     type: u4
     if: header.has_crc
 instances:
+  directory_complete:
+    value: >-
+      header.dir_entries == 0
+      ? header.xstate_mask.lo == 0 and header.xstate_mask.hi == 0
+      : (directory[header.dir_entries - 1].described_lo.as<u4> ^ header.xstate_mask.lo) == 0
+      and (directory[header.dir_entries - 1].described_hi.as<u4> ^ header.xstate_mask.hi) == 0
+    doc: Whether the directory describes the components of `xstate_mask`, and no others.
   layout_described:
     value: >-
-      (image.xcomp_bv.hi >> 31) & 1 == 1
+      directory_complete
+      and (image.xcomp_bv.hi >> 31) & 1 == 1
       and (image.xcomp_bv.lo & ~header.xstate_mask.lo) == 0
       and (image.xcomp_bv.hi & 0x7fffffff & ~header.xstate_mask.hi) == 0
     doc: Whether the image is compacted, and the directory has all that it is laid out for.
@@ -141,6 +149,8 @@ types:
       - id: index
         type: u4
         enum: component
+        valid:
+          expr: _.to_i <= 62
       - id: len_state
         type: u4
         doc: Bytes of its state, as CPUID leaf 0xD of the writing machine has it.
@@ -175,6 +185,16 @@ types:
           ? (_root.image.xstate_bv.lo >> index.to_i) & 1
           : (_root.image.xstate_bv.hi >> (index.to_i - 32)) & 1) == 1
         doc: Whether its state is in the image; otherwise it is INIT.
+      described_lo:
+        value: >-
+          (number == 0 ? 0 : _root.directory[number - 1].described_lo.as<u4>)
+          | (index.to_i < 32 ? 1 << index.to_i : 0)
+        doc: Components 0 to 31 that the directory has described up to here.
+      described_hi:
+        value: >-
+          (number == 0 ? 0 : _root.directory[number - 1].described_hi.as<u4>)
+          | (index.to_i < 32 ? 0 : 1 << (index.to_i - 32))
+        doc: Components 32 to 62.
       end_before:
         value: 'number == 0 ? 576 : _root.directory[number - 1].end.as<u4>'
         doc: Where the components before it end in the image.

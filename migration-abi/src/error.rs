@@ -148,8 +148,8 @@ rules! {
     TableLimit = 0x0104, "table-limit", "the limits of GDTR and IDTR have 16 bits";
     TaskPriority = 0x0105, "task-priority", "CR8 has four bits";
     EventKind = 0x0106, "event-kind", "the pending event is of a known kind";
-    EventVector = 0x0107, "event-vector", "the pending event's vector is one that its kind can have";
-    EventError = 0x0108, "event-error", "an error code goes with an exception that pushes one, and the flag is 0 or 1";
+    EventVector = 0x0107, "event-vector", "an NMI's vector is 2, an exception's at most 31";
+    EventError = 0x0108, "event-error", "an error code goes with an exception, and the flag is 0 or 1";
     EventLength = 0x0109, "event-length", "only software events carry an instruction length, of 1 to 15 bytes";
     EventResidue = 0x010a, "event-residue", "where no event is pending its fields are zero";
     InterruptShadow = 0x010b, "interrupt-shadow", "the interrupt shadow is none, STI's or MOV SS's";
@@ -212,7 +212,7 @@ rules! {
 
     HandoverVersion = 0x0601, "handover-version", "the handover's version is one that this reader knows";
     HandoverRole = 0x0602, "handover-role", "a side is the source (1) or the receiver (2)";
-    HandoverState = 0x0603, "handover-state", "a STATUS names a state of the side that sends it";
+    HandoverState = 0x0603, "handover-state", "a STATUS names a state of the handover";
     HandoverText = 0x0604, "handover-text", "a message's text is at most 512 bytes of UTF-8 without control characters";
     HandoverType = 0x0605, "handover-type", "a message of the handover has one of its types";
 

@@ -10,6 +10,7 @@ use std::process::Output;
 
 use compile::{compile, skipped};
 use migration_abi::blob::{self, v1};
+use migration_abi::stream::{Decoder, Frame, FrameHeader, RecordType, Step};
 
 const BLOBS: [&str; 4] = [
     "blob-v1-sse.bin",
@@ -231,4 +232,61 @@ leaf d.1 0 0 0 0
     let damaged = compile::scratch("damaged.bin");
     std::fs::write(&damaged, &bytes).expect("a scratch file");
     assert_eq!(list_stream.run(&damaged).status.code(), Some(1));
+}
+
+/// A frame with another payload, type or flags, sealed.
+fn altered(frame: &Frame<'_>, change: impl FnOnce(&mut FrameHeader, &mut Vec<u8>)) -> Vec<u8> {
+    let (mut header, mut payload) = (frame.header, frame.payload.to_vec());
+    change(&mut header, &mut payload);
+    header.length = payload.len().try_into().expect("a length");
+    header.crc = header.checksum(&payload);
+    let mut out = vec![0; header.frame_len()];
+    // The flags are not the writer's to judge.
+    let written = header.write(&payload, &mut out);
+    assert_eq!(written, Ok(out.len()));
+    out
+}
+
+/// It listed records of types that nobody knows, and payloads longer than what
+/// they say they hold.
+#[test]
+fn the_c_example_refuses_what_the_standard_refuses() {
+    let Some(list_stream) = compile("list_stream_strict", "list_stream.c") else {
+        return skipped();
+    };
+    let golden = std::fs::read(golden("stream-v1.bin")).expect("golden");
+    let file = compile::scratch("one_frame.bin");
+    let listed = |bytes: Vec<u8>| {
+        std::fs::write(&file, bytes).expect("a scratch file");
+        match list_stream.run(&file).status.code() {
+            Some(0) => true,
+            Some(1) => false,
+            other => panic!("exit status {other:?}"),
+        }
+    };
+    let mut frames = Decoder::new(&golden);
+    let mut seen = Vec::new();
+    while let Ok(Step::Frame(frame)) = frames.step() {
+        let record = frame.header.record_type().expect("a known type");
+        if seen.contains(&record) {
+            continue;
+        }
+        seen.push(record);
+        assert!(listed(altered(&frame, |_, _| {})), "{record:?}");
+        // Blobs are of any length, and judged by `read_blob.c`.
+        let any_length = record == RecordType::VcpuXstate;
+        let longer = altered(&frame, |_, payload| payload.extend([0; 8]));
+        assert_eq!(listed(longer), any_length, "{record:?} and 8 bytes");
+        let shorter = altered(&frame, |_, payload| {
+            payload.truncate(payload.len() - 1);
+        });
+        assert_eq!(listed(shorter), any_length, "{record:?} without a byte");
+        for (flags, fine) in [(0, false), (1, true), (2, false), (3, false)] {
+            let unknown = altered(&frame, |header, _| {
+                (header.record, header.flags) = (0x200, flags);
+            });
+            assert_eq!(listed(unknown), fine, "type 200, flags {flags}");
+        }
+    }
+    assert_eq!(seen.len(), 9, "{seen:?}");
 }

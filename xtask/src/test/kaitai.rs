@@ -75,6 +75,9 @@ pub fn play(workspace: &Workspace) -> Result<Tally> {
         let _ = v1::seal(&mut bytes);
         blobs.push((what.into(), bytes));
     }
+    blobs.push(("an entry too few".into(), without_an_entry(&blobs[1].1)?));
+    blobs.push(("a component above 62".into(), with_index(&sse, 1, 65)?));
+    blobs.push(("a component twice".into(), with_index(&sse, 1, 0)?));
 
     for (what, at, value) in OUTSIDE {
         let mut bytes = blobs[1].1.clone();
@@ -301,6 +304,29 @@ fn rich() -> Result<Vec<u8>> {
     let mut out = vec![0; len];
     v1::encode(&mut out, &fields, directory, &image)?;
     Ok(out)
+}
+
+/// A directory without AVX, which the policy and the image have.
+fn without_an_entry(blob: &[u8]) -> Result<Vec<u8>> {
+    let mut short = blob.to_vec();
+    short.drain(96 + 2 * 16..96 + 3 * 16);
+    short[14] -= 1;
+    let total = short.len() as u64;
+    short[24..32].copy_from_slice(&total.to_le_bytes());
+    v1::seal(&mut short)?;
+    Ok(short)
+}
+
+/// A blob whose directory says another component in this entry.
+fn with_index(blob: &[u8], entry: usize, index: u32) -> Result<Vec<u8>> {
+    let mut other = blob.to_vec();
+    let at = 96 + entry * 16;
+    other
+        .get_mut(at..at + 4)
+        .context("an entry")?
+        .copy_from_slice(&index.to_le_bytes());
+    v1::seal(&mut other)?;
+    Ok(other)
 }
 
 /// The same blob as a later writer would extend it, compatibly.
