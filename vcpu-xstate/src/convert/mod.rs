@@ -156,15 +156,23 @@ pub(crate) fn transfer_into(
             );
         }
     }
-    // Those of INIT components too: what was moved with a gap would stand behind
-    // what a save writes of them later, and the restore after that would fault.
+    if !target.geometry.supervisor_tails().is_empty() {
+        clear_supervisor_tails(&target, out);
+    }
+    plan.head.patch(first(out));
+}
+
+/// Those of INIT components too: what was moved with a gap would stand behind
+/// what a save writes of them later, and the restore after that would fault.
+#[cold]
+#[inline(never)]
+fn clear_supervisor_tails(target: &Target<'_>, out: &mut [u8]) {
     let tails = target
         .room()
         .intersection(target.geometry.supervisor_tails());
-    if !tails.is_empty() && rule!("supervisor-tails") {
-        runs::clear_own_tails(Side::to(&target), target.form, tails, out);
+    if rule!("supervisor-tails") {
+        runs::clear_own_tails(Side::to(target), target.form, tails, out);
     }
-    plan.head.patch(first(out));
 }
 
 /// The extended region, where it is more than two runs.
