@@ -13,6 +13,7 @@ use crate::header::XsaveHeader;
 use crate::image::{LBR_DEPTH, payload};
 use crate::layout::{Form, Geometry, LEGACY_BYTES, MIN_IMAGE_BYTES};
 use crate::legacy::LegacyRegion;
+use crate::mutants::rule;
 use crate::values::Limits;
 use crate::{Area, Image};
 
@@ -173,7 +174,10 @@ pub(crate) fn put_pattern(
         if components.has(place.component) {
             bytes[place.range()].fill(0);
             let state = &mut bytes[payload(place)];
-            if place.component == ComponentIndex::CET_U && !limits.shadow_stacks {
+            if place.component == ComponentIndex::CET_U
+                && !limits.shadow_stacks
+                && rule!("self-test-of-branch-tracking")
+            {
                 tracking_pattern(seed, state);
             } else {
                 pattern(place.component, seed, state);

@@ -324,14 +324,21 @@ impl VcpuXstate {
 /// What decides whether a restore faults, where it differs between the host
 /// that an image was judged for and this one.
 fn other_host(values: &Values, host: &HostXstate) -> Option<(u64, u64)> {
+    let branch_records = |facts: u64| {
+        if rule!("import-host-branch-records") {
+            facts
+        } else {
+            0
+        }
+    };
     let facts = |layout_id: u64, limits: &Limits| {
         [
             layout_id,
             limits.mxcsr_mask.into(),
             limits.linear_address_bits.into(),
             u64::from(limits.shadow_stacks) | u64::from(limits.branch_tracking) << 1,
-            limits.lbr_control,
-            limits.lbr_info,
+            branch_records(limits.lbr_control),
+            branch_records(limits.lbr_info),
         ]
     };
     let there = facts(values.layout_id, &values.limits);
