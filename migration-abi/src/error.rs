@@ -19,6 +19,28 @@ pub enum Allowed {
     Words(&'static str),
 }
 
+impl Allowed {
+    /// In decimal: of a rule about a length, an offset, a count or a version.
+    #[must_use]
+    pub const fn counted(&self) -> impl fmt::Display + '_ {
+        Counted(self)
+    }
+}
+
+struct Counted<'a>(&'a Allowed);
+
+impl fmt::Display for Counted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Allowed::Exactly(value) => write!(f, "{value}"),
+            Allowed::AtMost(value) => write!(f, "at most {value}"),
+            Allowed::AtLeast(value) => write!(f, "at least {value}"),
+            Allowed::Between(low, high) => write!(f, "{low} to {high}"),
+            other => other.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,17 +103,18 @@ impl ParseError {
     }
 }
 
+/// The rule in a sentence, and the values: lengths, offsets and counts in decimal,
+/// all else in hexadecimal.
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} (at byte {}: {:#x} seen, allowed: {})",
-            self.rule.name(),
-            self.rule.text(),
-            self.offset,
-            self.seen,
-            self.allowed
-        )
+        let (rule, seen) = (self.rule, self.seen);
+        write!(f, "{}: {} ", rule.name(), rule.text())?;
+        write!(f, "(at byte {}: ", self.offset)?;
+        if rule.counts() {
+            write!(f, "{seen} seen, allowed: {})", self.allowed.counted())
+        } else {
+            write!(f, "{seen:#x} seen, allowed: {})", self.allowed)
+        }
     }
 }
 
@@ -228,4 +251,49 @@ rules! {
     LegacyXcrsCount = 0x080a, "legacy-xcrs-count", "kvm_xcrs has at most 16 XCRs";
     LegacyXcr = 0x080b, "legacy-xcr", "XCR0 is the only XCR";
     LegacyRoom = 0x080c, "legacy-room", "the buffer has room for what is written";
+}
+
+impl Rule {
+    /// Whether the rule is about a length, an offset, a count or a version.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        matches!(
+            self,
+            Self::RegistersLength
+                | Self::RegistersVersion
+                | Self::EventLength
+                | Self::BlobLength
+                | Self::BlobVersion
+                | Self::BlobHeaderLength
+                | Self::BlobEntryLength
+                | Self::BlobImageLength
+                | Self::BlobTotal
+                | Self::BlobDirectory
+                | Self::BlobLegacyEntry
+                | Self::BlobSupervisorOffset
+                | Self::FrameShort
+                | Self::FrameLength
+                | Self::RecordLength
+                | Self::StreamVersion
+                | Self::StreamPageSize
+                | Self::DomainVcpus
+                | Self::DomainLeaves
+                | Self::PagesCount
+                | Self::ConsoleOutput
+                | Self::SequenceNumber
+                | Self::VcpuOrder
+                | Self::VcpuMissing
+                | Self::EndCounts
+                | Self::HandoverVersion
+                | Self::LegacyImageLength
+                | Self::LegacyXenLength
+                | Self::LegacyKvmLength
+                | Self::LegacyXcrsLength
+                | Self::LegacyXcrsCount
+                | Self::LegacyXenEmpty
+                | Self::LegacyRoom
+                | Self::FrameRoom
+                | Self::BlobRoom
+        )
+    }
 }

@@ -129,7 +129,7 @@ fn offsets_are_the_buffers() {
     assert_eq!(
         error.to_string(),
         format!(
-            "blob-version: {} (at byte {}: 0x9 seen, allowed: 0x1)",
+            "blob-version: {} (at byte {}: 9 seen, allowed: 1)",
             error.rule.text(),
             error.offset
         )

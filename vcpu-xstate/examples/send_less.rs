@@ -53,9 +53,11 @@ fn send(
     })
 }
 
-/// The destination: the buffer for KVM_SET_XSAVE.
+/// The destination: the buffer for KVM_SET_XSAVE, which reads `vm_bytes` bytes:
+/// what KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) says of the VM, 4096 where it says 0.
 fn receive(
     sent: &Sent,
+    vm_bytes: usize,
     host: &HostXstate,
     policy: &XstatePolicy,
 ) -> Result<Vec<u8>, Box<dyn Error>> {
@@ -63,8 +65,9 @@ fn receive(
     // source's leaf 0xD goes along, and is the second argument.
     let geometry = host.geometry();
     let trusted = validate(&sent.claims, geometry, &sent.image, host, policy)?;
-    let mut buffer = vec![0; trusted.standard_size(Destination::KVM)];
-    trusted.write_standard(Destination::KVM, &mut buffer)?;
+    let kvm = Destination::KVM.with_buffer(vm_bytes);
+    let mut buffer = vec![0; trusted.standard_size(kvm)];
+    trusted.write_standard(kvm, &mut buffer)?;
     Ok(buffer)
 }
 
@@ -90,7 +93,7 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
         buffer[2692..2696].fill(0);
 
         let sent = send(&buffer, host.user().bits(), &host, &policy)?;
-        let back = receive(&sent, &host, &policy)?;
+        let back = receive(&sent, buffer.len(), &host, &policy)?;
         let same = back[24..512] == buffer[24..512] && back[576..] == buffer[576..];
         writeln!(
             out,

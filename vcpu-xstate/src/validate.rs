@@ -8,7 +8,7 @@
 
 mod contents;
 
-pub(crate) use contents::check_contents;
+pub(crate) use contents::{check_contents, named};
 
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;

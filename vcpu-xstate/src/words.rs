@@ -58,7 +58,7 @@ impl fmt::Display for Words<'_> {
                 let more = beyond(seen, allowed);
                 write!(f, "room for {more}, which its policy lacks")
             }
-            R::Length(seen, exact) => write!(f, "{seen} bytes, its XCOMP_BV makes it {exact}"),
+            R::Length(seen, exact) => write!(f, "{seen} bytes, its layout makes it {exact}"),
             R::HeaderReserved(seen) => write!(f, "{seen:#x} in reserved bytes of the header"),
             R::XstateBvXcompBv(seen, allowed) => {
                 write!(
@@ -108,10 +108,11 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// A register's value, and what a guest could have written to it.
+/// A register's value, and what a guest could have written to it: without some
+/// bits, or with more.
 fn written(f: &mut fmt::Formatter<'_>, register: &str, seen: u64, allowed: u64) -> fmt::Result {
     match seen & !allowed {
-        0 => write!(f, "{register} {seen:#x}, {allowed:#x} is the least"),
+        0 => write!(f, "{register} {seen:#x} lacks {:#x}", allowed & !seen),
         more => write!(
             f,
             "{register} {seen:#x}, of which {more:#x} cannot be set here"

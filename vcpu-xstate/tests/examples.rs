@@ -43,7 +43,7 @@ fn update_pkru() {
 vCPU: key 3 has ReadWrite
 vCPU: key 3 has ReadOnly
 KVM: XSTATE_BV [00, 02], PKRU [40, 00, 00, 00]
-KVM: mxcsr: seen 0x11f80, allowed 0xffff
+KVM: mxcsr: MXCSR 0x11f80, of which 0x10000 cannot be set here
 "
     );
 }

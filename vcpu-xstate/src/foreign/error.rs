@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::read::OFFSET;
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::error::broken_accessors;
 use crate::validate::Rejection;
@@ -42,9 +43,14 @@ broken_accessors!(ForeignError,
     Self::Truncated(_, seen, least) => ("foreign-truncated", 0x1705, seen, least),
     Self::Tail(seen, allowed) => ("foreign-tail", 0x1706, seen, allowed),
     Self::Xss(seen, elsewhere) => ("foreign-xss", 0x1707, seen, elsewhere),
-    Self::Selectors(fip, fdp) => ("foreign-fp-selectors", 0x1708, fip | fdp, 0xffff_ffff),
+    Self::Selectors(fip, fdp) => ("foreign-fp-selectors", 0x1708, selected(fip, fdp), OFFSET),
     Self::Rejected(e) => (e.rule(), e.code(), e.seen(), e.allowed()),
 );
+
+/// The pointer that has a selector in it, the first of the two.
+const fn selected(fip: u64, fdp: u64) -> u64 {
+    if fip > OFFSET { fip } else { fdp }
+}
 
 impl ForeignError {
     /// The component that it is about, where it is about one.
@@ -97,7 +103,11 @@ impl fmt::Display for ForeignError {
             }
             Self::Selectors(fip, fdp) => write!(
                 f,
-                "FIP {fip:#x} and FDP {fdp:#x} are a selector and an offset, as byte 511 says"
+                "as byte 511 says, FCS is {:#x}, FIP {:#x}, FDS {:#x} and FDP {:#x}",
+                fip >> 32 & 0xffff,
+                fip & OFFSET,
+                fdp >> 32 & 0xffff,
+                fdp & OFFSET,
             ),
             Self::Rejected(Rejection::Length(seen, exact)) => {
                 write!(f, "{seen} bytes, what it may hold makes it {exact}")

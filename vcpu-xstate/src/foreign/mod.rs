@@ -172,12 +172,12 @@ impl<'a> ForeignImage<'a> {
     /// XCR0 is KVM_GET_XCRS's, IA32_XSS, IA32_XFD and IA32_XFD_ERR KVM_GET_MSRS's.
     ///
     /// A guest with CET has its registers in MSRs, so an IA32_XSS that enables it
-    /// is refused until somebody says where they are. Either the caller updates
-    /// them when the vCPU has taken the image ([`with_elsewhere`](Self::with_elsewhere),
-    /// then [`begin_view`](crate::VcpuXstate::begin_view)); or, for a blob, puts
-    /// them in first: [`transfer`](crate::convert::transfer) to the compacted
+    /// is refused until the caller says so ([`with_elsewhere`](Self::with_elsewhere));
+    /// then CET is INIT in what is read. A vCPU that has taken it gets them by
+    /// [`begin_view`](crate::VcpuXstate::begin_view). For a blob they are put in:
+    /// [`transfer`](crate::convert::transfer) of what was read to the compacted
     /// form with room for them, [`begin_image_view`](crate::update::begin_image_view),
-    /// and the result is read as [`raw`](Self::raw).
+    /// and the result is read once more, as [`raw`](Self::raw).
     pub const fn kvm(bytes: &'a [u8], registers: ForeignRegisters) -> Self {
         Self {
             bytes,
@@ -237,7 +237,7 @@ impl<'a> ForeignImage<'a> {
 /// Makes x87's pointers wide in an image of Xen's whose byte 511 says that they
 /// are not: the offsets stay, the selectors are lost, as they are in every image
 /// of a guest in 64-bit mode. Says whether anything was lost. For images that
-/// [`read`] refuses by `foreign-fp-selectors`.
+/// [`read`] refuses by `foreign-fp-selectors`: the image, not the record around it.
 ///
 /// Bytes that are too few for a legacy region stay as they are.
 pub fn drop_fp_selectors(image: &mut [u8]) -> bool {

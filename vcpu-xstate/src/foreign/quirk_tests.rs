@@ -4,7 +4,6 @@ use super::read_tests::{machine, mxcsr, policy, refused, set, standard, taken, x
 use super::*;
 use crate::component::ComponentIndex;
 use crate::convert::{Target, transfer};
-use crate::image::Image;
 use crate::layout::Form;
 use crate::masks::XstatePolicy;
 use crate::update::begin_image_view;
@@ -115,16 +114,33 @@ fn ia32_xss_beside_a_standard_image() {
         assert_eq!(read.image.claims().xss, 0x1800);
     }
 
-    // The way to a blob that has them.
+    // The way to a blob that has them, from a buffer that has anything where
+    // IA32_XFD disables it.
+    let all = policy(0x6_1807);
+    let bytes = standard(0x6_0007, 0x6_0007);
+    let registers = ForeignRegisters {
+        xfd: 1 << 18,
+        ..ForeignRegisters {
+            xcr0: 0x6_0007,
+            ..registers
+        }
+    };
     let geometry = host.geometry();
-    let image = Image::new(&bytes, geometry, Form::Standard).unwrap();
+    let foreign = ForeignImage::kvm(&bytes, registers).with_elsewhere(ComponentSet::CET);
+    let first = read(&foreign, geometry, &host, &all, Excess::Refuse).unwrap();
     let target = Target {
         geometry,
         form: Form::Compacted,
-        layout: set(0x1807),
+        layout: set(0x2_1807),
     };
     let mut with_cet = vec![0; target.size_bytes()];
-    transfer(&image, ComponentSet::ALL, target, &mut with_cet).unwrap();
+    transfer(
+        first.image.image(),
+        ComponentSet::ALL,
+        target,
+        &mut with_cet,
+    )
+    .unwrap();
     let limits = host.limits();
     let view = begin_image_view::<CetUser>(&mut with_cet, geometry, Form::Compacted, &limits);
     let mut cet = view.unwrap();
@@ -132,7 +148,7 @@ fn ia32_xss_beside_a_standard_image() {
     cet.finish().unwrap();
     let foreign = ForeignImage::raw(&with_cet, registers);
     let (read, _) = taken(&foreign, &all, Excess::Refuse).unwrap();
-    assert_eq!(xstate_bv(&read), 0x807);
+    assert_eq!(xstate_bv(&read), 0x2_0807);
 }
 
 /// Xen restores by XRSTOR without REX.W where byte 511 says that a selector is behind

@@ -51,7 +51,8 @@ impl Destination {
 
     /// KVM's buffers: as long as KVM says (KVM_CHECK_EXTENSION of
     /// KVM_CAP_XSAVE2), never below the 4096 bytes of `struct kvm_xsave`, which
-    /// KVM_SET_XSAVE reads whatever is in them; IA32_XSS, IA32_XFD and IA32_XFD_ERR go
+    /// KVM_SET_XSAVE reads whatever is in them ([`with_buffer`](Self::with_buffer)
+    /// says how long this VM's are); IA32_XSS, IA32_XFD and IA32_XFD_ERR go
     /// by KVM_SET_MSRS. PKRU is spelled out, because KVM leaves the
     /// vCPU's PKRU as it was where its bit is clear.
     pub const KVM: Self = Self {
@@ -62,6 +63,21 @@ impl Destination {
         spelled_out: ComponentSet::only(ComponentIndex::PKRU),
         least_bytes: KVM_XSAVE_BYTES,
     };
+
+    /// The same, for an interface that reads `bytes` bytes whatever is in them: of
+    /// KVM, what KVM_CHECK_EXTENSION(KVM_CAP_XSAVE2) says of the VM.
+    #[must_use]
+    pub const fn with_buffer(self, bytes: usize) -> Self {
+        let least_bytes = if bytes > self.least_bytes {
+            bytes
+        } else {
+            self.least_bytes
+        };
+        Self {
+            least_bytes,
+            ..self
+        }
+    }
 
     /// The same, for a caller who moves the registers of `components` in
     /// another way: CET's MSRs by KVM_SET_MSRS, say.
@@ -128,7 +144,7 @@ impl TrustedImage<'_> {
     }
 
     /// Bytes of the buffer that [`write_standard`](Self::write_standard) needs:
-    /// the image, and what the interface reads besides.
+    /// the image, and at least as many as `to` says that its interface reads.
     pub fn standard_size(&self, to: Destination) -> usize {
         standard_size(self.image(), &self.claims(), to)
     }
@@ -167,7 +183,7 @@ impl TrustedImage<'_> {
 
 impl VcpuXstate {
     /// Bytes of the buffer that [`export_standard`](Self::export_standard) needs:
-    /// the image, and what the interface reads besides.
+    /// the image, and at least as many as `to` says that its interface reads.
     pub fn standard_size<H: Hardware>(
         &mut self,
         cpu: &mut PcpuXstate<H>,

@@ -32,11 +32,13 @@ mod bytes;
 mod image;
 mod vcpu;
 
+use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use crate::area::OutOfMemory;
 use crate::component::{ComponentIndex, ComponentSet};
-use crate::error::broken_rules;
+use crate::error::broken_accessors;
+use crate::validate::named;
 use crate::values::BadValue;
 use crate::views::View;
 
@@ -64,7 +66,7 @@ pub enum UpdateError {
     NeedsMemory(OutOfMemory),
 }
 
-broken_rules!(UpdateError,
+broken_accessors!(UpdateError,
     Self::Policy(c, mask) => ("update-policy", 0xb01, c.bit(), mask.bits()),
     Self::Xfd(c, enabled) => ("update-xfd", 0xb02, c.bit(), enabled.bits()),
     Self::Image(seen, allowed) => ("update-image", 0xb03, seen, allowed),
@@ -72,6 +74,27 @@ broken_rules!(UpdateError,
     Self::Value(_, bad) => (bad.rule(), bad.code(), bad.seen(), bad.allowed()),
     Self::NeedsMemory(e) => (OutOfMemory::RULE, OutOfMemory::CODE, e.bytes as u64, 0),
 );
+
+/// The rule's name and the words for it: `update-room: no room for cet_u, there is
+/// room for x87 sse avx`.
+impl fmt::Display for UpdateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.rule())?;
+        match self {
+            Self::Policy(c, _) => write!(f, "{c} is not in the policy"),
+            Self::Xfd(c, _) => write!(f, "IA32_XFD disables {c}"),
+            Self::Image(seen, allowed) => write!(
+                f,
+                "no image of this form and machine: {seen:#x} seen, {allowed:#x} allowed"
+            ),
+            Self::Room(c, room) => write!(f, "no room for {c}, there is room for {room}"),
+            Self::Value(c, bad) => write!(f, "{}", named(*c, *bad).words()),
+            Self::NeedsMemory(memory) => write!(f, "{} bytes are missing", memory.bytes),
+        }
+    }
+}
+
+impl core::error::Error for UpdateError {}
 
 /// A component that is being updated.
 pub trait Update: Sized {

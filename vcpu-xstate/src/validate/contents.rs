@@ -74,7 +74,7 @@ fn check_components(
     Ok(())
 }
 
-const fn named(component: ComponentIndex, bad: BadValue) -> Rejection {
+pub(crate) const fn named(component: ComponentIndex, bad: BadValue) -> Rejection {
     use Rejection as R;
     match bad {
         BadValue::Mxcsr(seen, allowed) => R::Mxcsr(seen, allowed),

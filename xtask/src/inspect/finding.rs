@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use migration_abi::{Allowed, ParseError, Rule};
+use migration_abi::ParseError;
 use serde_json::{Value, json};
 
 use super::document::Section;
@@ -60,8 +60,8 @@ pub struct Finding {
 
 impl From<ParseError> for Finding {
     fn from(error: ParseError) -> Self {
-        let (seen, allowed) = if counts(error.rule) {
-            (Seen::Count(error.seen), counted(error.rule, error.allowed))
+        let (seen, allowed) = if error.rule.counts() {
+            (Seen::Count(error.seen), error.allowed.counted().to_string())
         } else {
             (Seen::Bits(error.seen), error.allowed.to_string())
         };
@@ -107,66 +107,23 @@ impl Finding {
         }
     }
 
+    /// A number where it is one, as what was seen is.
+    fn allowed_json(&self) -> Value {
+        match (self.seen, self.allowed.parse::<u64>()) {
+            (Seen::Words, _) => Value::Null,
+            (Seen::Count(_), Ok(count)) => json!(count),
+            _ => json!(self.allowed),
+        }
+    }
+
     fn json(&self) -> Value {
         json!({
             "rule": self.rule,
             "offset": self.offset,
             "seen": self.seen.json(),
-            "allowed": (self.seen != Seen::Words).then_some(&self.allowed),
+            "allowed": self.allowed_json(),
             "text": self.text,
         })
-    }
-}
-
-/// Whether the rule is about a length, an offset, a count or a version.
-const fn counts(rule: Rule) -> bool {
-    matches!(
-        rule,
-        Rule::RegistersLength
-            | Rule::RegistersVersion
-            | Rule::EventLength
-            | Rule::BlobLength
-            | Rule::BlobVersion
-            | Rule::BlobHeaderLength
-            | Rule::BlobEntryLength
-            | Rule::BlobImageLength
-            | Rule::BlobTotal
-            | Rule::BlobDirectory
-            | Rule::BlobLegacyEntry
-            | Rule::BlobSupervisorOffset
-            | Rule::FrameShort
-            | Rule::FrameLength
-            | Rule::RecordLength
-            | Rule::StreamVersion
-            | Rule::StreamPageSize
-            | Rule::DomainVcpus
-            | Rule::DomainLeaves
-            | Rule::PagesCount
-            | Rule::ConsoleOutput
-            | Rule::SequenceNumber
-            | Rule::VcpuOrder
-            | Rule::VcpuMissing
-            | Rule::EndCounts
-            | Rule::HandoverVersion
-            | Rule::LegacyImageLength
-            | Rule::LegacyXenLength
-            | Rule::LegacyKvmLength
-            | Rule::LegacyXcrsLength
-            | Rule::LegacyXcrsCount
-    )
-}
-
-/// What such a rule allows, in decimal.
-fn counted(rule: Rule, allowed: Allowed) -> String {
-    match (rule, allowed) {
-        // In words, the reader says these in hexadecimal.
-        (Rule::BlobHeaderLength, _) => "96 to 128, a multiple of 8".into(),
-        (Rule::BlobEntryLength, _) => "16 to 64, a multiple of 4".into(),
-        (_, Allowed::Exactly(value)) => value.to_string(),
-        (_, Allowed::AtMost(value)) => format!("at most {value}"),
-        (_, Allowed::AtLeast(value)) => format!("at least {value}"),
-        (_, Allowed::Between(low, high)) => format!("{low} to {high}"),
-        (_, allowed) => allowed.to_string(),
     }
 }
 

@@ -59,7 +59,7 @@ pub struct InspectOptions {
     #[arg(long, value_name = "CPU")]
     layout: Option<String>,
 
-    /// XCR0, for forms that do not have it: names of components (avx,pkru) or a
+    /// XCR0, for forms that do not have it: names of components (x87,sse,avx) or a
     /// mask (0x207); otherwise the least that their components need.
     #[arg(long, value_name = "COMPONENTS", value_parser = components::parse)]
     xcr0: Option<ComponentSet>,

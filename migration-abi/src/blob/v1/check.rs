@@ -53,7 +53,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
         && (!(HEADER_BYTES..=MAX_HEADER_BYTES).contains(&header_len)
             || !header_len.is_multiple_of(8))
     {
-        let allowed = Allowed::Words("0x60 to 0x80, a multiple of 8");
+        let allowed = Allowed::Words("96 to 128, a multiple of 8");
         return number(
             Rule::BlobHeaderLength,
             offset_of!(Header, header_len),
@@ -65,7 +65,7 @@ pub(super) fn check_header(header: &Header) -> Result<(), BlobError> {
     if rule!("blob-entry-length")
         && (!(ENTRY_BYTES..=MAX_ENTRY_BYTES).contains(&entry_len) || !entry_len.is_multiple_of(4))
     {
-        let allowed = Allowed::Words("0x10 to 0x40, a multiple of 4");
+        let allowed = Allowed::Words("16 to 64, a multiple of 4");
         return number(
             Rule::BlobEntryLength,
             offset_of!(Header, dir_entry_len),

@@ -206,10 +206,7 @@ fn words() {
             R::Xcr0(Xcr0Error::Policy(0x207, 7)),
             "XCR0 0x207, of which 0x200 cannot be set here",
         ),
-        (
-            R::Xcr0(Xcr0Error::AvxNeedsSse(5)),
-            "XCR0 0x5, 0x7 is the least",
-        ),
+        (R::Xcr0(Xcr0Error::AvxNeedsSse(5)), "XCR0 0x5 lacks 0x2"),
         (
             R::Xss(XssError::Policy(0x100, 0)),
             "IA32_XSS 0x100, of which 0x100 cannot be set here",
@@ -234,7 +231,7 @@ fn words() {
             R::XcompBvPolicy(0x8, 0x7),
             "room for bndregs, which its policy lacks",
         ),
-        (R::Length(833, 832), "833 bytes, its XCOMP_BV makes it 832"),
+        (R::Length(833, 832), "833 bytes, its layout makes it 832"),
         (R::HeaderReserved(1), "0x1 in reserved bytes of the header"),
         (
             R::XstateBvXcompBv(7, 3),
