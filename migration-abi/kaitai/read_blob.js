@@ -29,6 +29,8 @@ const hex32 = (value) => "0x" + value.toString(16);
 function check(blob) {
   if (!blob.directoryComplete)
     throw new Error("blob-directory: the directory does not describe what the policy has");
+  if (!blob.compacted)
+    throw new Error("xcomp-bv-bit-63: the image is not compacted");
   if (!blob.layoutDescribed)
     throw new Error("xcomp-bv-policy: the image is laid out for what the directory has not");
   if (!blob.heldLaidOut)

@@ -44,13 +44,15 @@ instances:
       : (directory[header.dir_entries - 1].described_lo.as<u4> ^ header.xstate_mask.lo) == 0
       and (directory[header.dir_entries - 1].described_hi.as<u4> ^ header.xstate_mask.hi) == 0
     doc: Whether the directory describes the components of `xstate_mask`, and no others.
+  compacted:
+    value: '(image.xcomp_bv.hi >> 31) & 1 == 1'
+    doc: Whether the image has the form that a blob's image has.
   layout_described:
     value: >-
       directory_complete
-      and (image.xcomp_bv.hi >> 31) & 1 == 1
       and (image.xcomp_bv.lo & ~header.xstate_mask.lo) == 0
       and (image.xcomp_bv.hi & 0x7fffffff & ~header.xstate_mask.hi) == 0
-    doc: Whether the image is compacted, and the directory has all that it is laid out for.
+    doc: Whether the directory has all that the image is laid out for.
   held_laid_out:
     value: >-
       (image.xstate_bv.lo & ~image.xcomp_bv.lo) == 0
@@ -60,7 +62,7 @@ instances:
     value: 'header.dir_entries == 0 ? 576 : directory[header.dir_entries - 1].end.as<u4>'
     doc: Where the last component ends in the image.
   sound:
-    value: layout_described and held_laid_out and components_end == header.image_len
+    value: compacted and layout_described and held_laid_out and components_end == header.image_len
     doc: Whether every component lies in the image.
 types:
   mask:

@@ -26,6 +26,12 @@ fn main() -> ExitCode {
                     ExitCode::FAILURE
                 };
             }
+            _ if out.is_some() => {
+                eprintln!(
+                    "error: one directory is written, and {argument:?} is another\n\n{USAGE}"
+                );
+                return ExitCode::FAILURE;
+            }
             _ => out = Some(PathBuf::from(argument)),
         }
     }

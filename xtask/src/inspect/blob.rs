@@ -48,37 +48,44 @@ pub struct Parts<'a> {
     pub unread: Option<ParseError>,
 }
 
-impl Parts<'_> {
-    /// As a machine judges it, under the policy that came along, if one did.
-    pub fn judged<'a>(&'a self, policy: Option<&'a CpuPolicy>) -> Subject<'a> {
-        match &self.unread {
-            Some(error) => Err(Why {
-                rule: error.rule(),
-                words: error.rule.text().into(),
-                ways: Vec::new(),
-            }),
-            None => Ok(Judged::Blob(Arrival {
-                claims: &self.claims,
-                geometry: &self.layout.geometry,
-                image: self.image,
-                policy,
-            })),
-        }
+/// The parts, or why no machine takes what has none.
+pub type Read<'a> = Result<Parts<'a>, Why>;
+
+/// As a machine judges it, under the policy that came along, if one did.
+pub fn judged<'a>(read: &'a Read<'_>, policy: Option<&'a CpuPolicy>) -> Subject<'a> {
+    let parts = read.as_ref().map_err(Clone::clone)?;
+    match &parts.unread {
+        Some(error) => Err(unreadable(error)),
+        None => Ok(Judged::Blob(Arrival {
+            claims: &parts.claims,
+            geometry: &parts.layout.geometry,
+            image: parts.image,
+            policy,
+        })),
+    }
+}
+
+/// What every machine says of what its reader does not read.
+fn unreadable(error: &ParseError) -> Why {
+    Why {
+        rule: error.rule(),
+        words: error.rule.text().into(),
+        ways: Vec::new(),
     }
 }
 
 /// Adds all that can be read of a blob to `root`; gives what is wrong, first
-/// what its reader stops at.
+/// what its reader stops at, and what could be read.
 pub fn explain<'a>(
     root: &mut Section,
     bytes: &'a [u8],
     full: bool,
-) -> (Vec<Finding>, Option<Parts<'a>>) {
+) -> (Vec<Finding>, Option<Read<'a>>) {
     let unread = blob::parse(bytes).err();
     let mut findings: Vec<Finding> = unread.map(Finding::from).into_iter().collect();
     root.section(header(bytes));
     let Some(parts) = is_version_1(bytes).then(|| parts(bytes, unread)).flatten() else {
-        return (findings, None);
+        return (findings, unread.as_ref().map(unreadable).map(Err));
     };
     let whole = findings.is_empty();
     let problems = parts.layout.problems.iter().cloned();
@@ -102,7 +109,7 @@ pub fn explain<'a>(
     if whole {
         findings.extend(image_findings.drain(..).map(|finding| finding.within(base)));
     }
-    (findings, Some(parts))
+    (findings, Some(Ok(parts)))
 }
 
 /// Whether what follows the first ten bytes is known here: those alone mean the

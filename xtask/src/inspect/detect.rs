@@ -4,6 +4,8 @@ use clap::ValueEnum;
 use migration_abi::blob::MAGIC;
 use migration_abi::registers::VcpuRegisters;
 
+use super::blob::number;
+use super::finding::{Finding, Seen};
 use super::{foreign, stream};
 
 /// A form that can be explained.
@@ -55,6 +57,23 @@ impl Format {
             Self::Registers => "register record",
         }
     }
+}
+
+/// The bytes begin as a form with a magic does, and not the one that they are
+/// said to have: whatever they are taken for, they are that.
+pub fn another(named: Format, bytes: &[u8]) -> Option<Finding> {
+    let what = match detect(bytes)? {
+        Format::Blob if named != Format::Blob => {
+            "an extended-state blob begins like this: leave --as out"
+        }
+        Format::Stream if named != Format::Stream => {
+            "a migration stream begins like this: leave --as out"
+        }
+        _ => return None,
+    };
+    let seen = Seen::Bits(number(bytes, 0, 8).unwrap_or(0));
+    let allowed = "what the named form begins with".into();
+    Some(Finding::new("another-form", 0, seen, allowed, what))
 }
 
 /// The form that the bytes have; `None` where they are none of them.

@@ -2,20 +2,20 @@
 
 use migration_abi::ParseError;
 use migration_abi::legacy::Area;
-use migration_abi::legacy::kvm::{XCRS_BYTES, Xcrs, Xsave};
+use migration_abi::legacy::kvm::{XCRS_BYTES, XSAVE_BYTES, Xcrs, Xsave};
 use migration_abi::legacy::xen::{
     CPU_XSAVE_CODE, DESCRIPTOR_BYTES, HVM_IMAGE_OFFSET, HvmRecord, PV_IMAGE_OFFSET, PvRecord,
     STREAM_HEAD_BYTES, X86_PV_VCPU_XSAVE,
 };
 use serde_json::json;
-use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters};
+use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters, Tail};
 use vcpu_xstate::header::COMPACTED;
 use vcpu_xstate::layout::MAX_STANDARD_END_BYTES;
 use vcpu_xstate::{ComponentIndex as C, ComponentSet, Geometry};
 
 use super::against::Subject;
 use super::blob::number;
-use super::detect::{self, Format};
+use super::detect::Format;
 use super::document::Section;
 use super::finding::{Finding, Seen};
 use super::image::{self, Explained, Image, Interface, mask};
@@ -69,7 +69,6 @@ pub fn explain<'a>(
         _ => bare(None),
     };
     let mut findings: Vec<Finding> = record.broken.map(Finding::from).into_iter().collect();
-    findings.extend(another(bytes));
     if format == Format::Kvm && bytes.len() > LONGEST_STANDARD {
         let (seen, allowed) = (
             Seen::length(bytes.len()),
@@ -103,22 +102,39 @@ pub fn explain<'a>(
         policy: ComponentSet::from_bits_retain(record.accum.unwrap_or(0)),
         interface: match format {
             Format::Kvm => Interface::Kvm,
-            _ => Interface::Record,
+            Format::XenPv | Format::XenHvm => Interface::Xen,
+            _ => Interface::File,
         },
         full,
     };
-    let Explained { broken, warnings } = in_image.explain(root);
+    let Explained {
+        broken,
+        mut warnings,
+    } = in_image.explain(root);
     if findings.is_empty() {
         let at = record.image_at;
         findings.extend(broken.into_iter().map(|finding| finding.within(at)));
     }
     let xcr0 = record.xcr0.or(xcr0);
+    if !image.is_empty() && image.iter().all(|byte| *byte == 0) {
+        let text =
+            "every byte is zero, MXCSR too, which is 1f80 after a reset: was this ever filled?";
+        warnings.insert(0, text.into());
+    }
     let registers = assumed(image, xcr0, &layout.geometry);
     let image = match format {
         Format::XenPv => ForeignImage::xen_pv(image, registers.xcr0, record.accum.unwrap_or(0)),
         Format::XenHvm => ForeignImage::xen_hvm(image, registers.xcr0, record.accum.unwrap_or(0)),
         Format::Kvm => ForeignImage::kvm(image, registers),
-        _ => ForeignImage::raw(image, registers),
+        // How long a standard image is follows from XCR0: from one that is
+        // assumed, nothing.
+        _ => ForeignImage {
+            tail: match xcr0 {
+                Some(_) => Tail::None,
+                None => Tail::Unread,
+            },
+            ..ForeignImage::raw(image, registers)
+        },
     };
     let explained = Explained {
         broken: findings,
@@ -129,19 +145,6 @@ pub fn explain<'a>(
         geometry: known.then_some(layout.geometry),
     };
     (explained, Some(parts))
-}
-
-/// The bytes begin as a form with a magic does: whatever they are taken for,
-/// they are that.
-fn another(bytes: &[u8]) -> Option<Finding> {
-    let what = match detect::detect(bytes)? {
-        Format::Blob => "an extended-state blob begins like this: leave --as out",
-        Format::Stream => "a migration stream begins like this: leave --as out",
-        _ => return None,
-    };
-    let seen = Seen::Bits(number(bytes, 0, 8).unwrap_or(0));
-    let allowed = "what the named form begins with".into();
-    Some(Finding::new("another-form", 0, seen, allowed, what))
 }
 
 /// XCR0 and xcr0_accum of a record, where no processor can have had them
@@ -383,7 +386,8 @@ fn likeness(bytes: &[u8]) -> Option<u32> {
     Some(signs.into_iter().map(u32::from).sum())
 }
 
-/// A standard image in a buffer of whole pages.
+/// A standard image in as many bytes as KVM_GET_XSAVE gives, or more: KVM_GET_XSAVE2's
+/// end where the VM's largest image does, which need not be a page's end.
 fn is_kvm(bytes: &[u8]) -> bool {
-    bytes.len().is_multiple_of(4096) && Area::parse_standard(bytes).is_ok()
+    bytes.len() >= XSAVE_BYTES && Area::parse_standard(bytes).is_ok()
 }

@@ -37,8 +37,10 @@ pub enum Interface {
     Blob,
     /// KVM's buffer: as many bytes as the interface has.
     Kvm,
-    /// Xen's record, or a file of its own: what the component's mask makes it.
-    Record,
+    /// Xen's record: what the component's mask makes it. Byte 511 is Xen's own.
+    Xen,
+    /// A file of its own: as Xen's record.
+    File,
 }
 
 /// What is wrong with an image, and what is only odd.
@@ -104,6 +106,7 @@ impl<'a> Image<'a> {
         }
         let state = State {
             legacy: read.legacy,
+            fp_selectors: self.fp_selectors(&read),
             mxcsr: mxcsr(&read),
             held,
             lost,
@@ -115,7 +118,10 @@ impl<'a> Image<'a> {
     fn read(&self) -> Option<Read<'a>> {
         let (legacy, rest) = LegacyRegion::ref_from_prefix(self.bytes).ok()?;
         let (header, _) = XsaveHeader::ref_from_prefix(rest).ok()?;
-        let form = form(header);
+        let form = match self.interface {
+            Interface::Blob => Form::Compacted,
+            _ => form(header),
+        };
         let mask = match form {
             Form::Standard => ComponentSet::ALL,
             Form::Compacted => header.layout(),

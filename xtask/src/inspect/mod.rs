@@ -121,6 +121,7 @@ fn explain(
     };
     let layout_of = options.layout.as_ref().map(named).transpose()?;
     let Some(format) = options.format.or_else(|| detect::detect(bytes)) else {
+        ensure!(!bytes.is_empty(), "{name}: empty, 0 bytes");
         bail!(
             "{name}: {} bytes that begin with neither a blob's magic nor a frame, and hold no XSAVE header \
              where a record or an image has one; --as says what they are",
@@ -131,11 +132,13 @@ fn explain(
     // Nothing is judged where there is no extended state.
     let mut taken = None;
     let mut warnings = Vec::new();
-    let findings = match format {
+    let mut findings = Vec::from_iter(detect::another(format, bytes));
+    findings.extend(match format {
         Format::Blob => {
             let (findings, parts) = blob::explain(&mut body, bytes, options.full);
             if let Some(parts) = &parts {
-                taken = Some(against::explain(&mut body, &parts.judged(None), &against));
+                let judged = blob::judged(parts, None);
+                taken = Some(against::explain(&mut body, &judged, &against));
             }
             findings
         }
@@ -169,7 +172,7 @@ fn explain(
             warnings = explained.warnings;
             explained.broken
         }
-    };
+    });
     let mut root =
         Section::new("", name).with_note(format!("{}, {} bytes", format.title(), bytes.len()));
     root.value("file", json!(name));

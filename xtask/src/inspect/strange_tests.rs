@@ -238,3 +238,106 @@ fn a_streams_policy_that_is_none_is_broken() {
     assert!(text.contains(words), "{text}");
     assert_eq!(json["vcpus"][0]["xstate"]["against"], serde_json::json!([]));
 }
+
+/// A machine with AMX has KVM_GET_XSAVE2 give 11008 bytes, no multiple of 4096:
+/// they were taken for an image whose length its XCR0 makes, and refused.
+#[test]
+fn an_xsave2_buffer_ends_where_the_largest_image_does() {
+    let mut bytes = golden("legacy-raw-standard.bin");
+    bytes.resize(11_008, 0);
+    let against = options(|options| options.against = vec!["sapphire-rapids".into()]);
+    let (text, json, good) = with(&bytes, &against);
+    assert_eq!(json["format"], "kvm", "{text}");
+    assert!(good, "{text}");
+}
+
+/// XCR0 was assumed from what a standard image holds, and its length refused by it.
+#[test]
+fn an_assumed_xcr0_says_nothing_of_a_length() {
+    let mut bytes = golden("legacy-raw-standard.bin")[..576].to_vec();
+    bytes[512] = 3;
+    bytes.resize(2696, 0);
+    bytes[513..520].fill(0);
+    let against = |xcr0: Option<u64>| {
+        options(|options| {
+            options.against = vec!["skylake-sp".into()];
+            options.xcr0 = xcr0.map(ComponentSet::from_bits_retain);
+        })
+    };
+    let (text, json, good) = with(&bytes, &against(None));
+    assert!(good && json["format"] == "raw", "{text}");
+    let (text, json, good) = with(&bytes, &against(Some(3)));
+    assert!(!good, "{text}");
+    assert_eq!(json["against"][0]["rule"], "image-length", "{text}");
+}
+
+/// Xen's FIP with FCS behind it was shown as one address, and only --against said more.
+#[test]
+fn selectors_of_xens_are_shown_and_warned_of() {
+    let image = 32;
+    let mut bytes = golden("legacy-xen-hvm.bin");
+    bytes[image + 8..image + 16].copy_from_slice(&0x0033_0040_1000u64.to_le_bytes());
+    bytes[image + 16..image + 24].copy_from_slice(&0x002b_7fff_0000u64.to_le_bytes());
+    bytes[image + 511] = 4;
+    bytes[image + 512] |= 1;
+    let (text, json, _) = explained(&bytes);
+    let x87 = &json["registers"]["x87"];
+    let shown = ["fip", "fcs", "fdp", "fds"].map(|key| &x87[key]);
+    assert_eq!(shown, ["0x401000", "0x33", "0x7fff0000", "0x2b"], "{text}");
+    let warning = json["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("foreign-fp-selectors"), "{text}");
+    // In an image that is not Xen's, byte 511 is nobody's.
+    let raw = options(|options| options.format = Some(Format::Raw));
+    let (text, json, _) = with(&bytes[image..], &raw);
+    assert_eq!(json["registers"]["x87"]["fip"], "0x3300401000", "{text}");
+    assert_eq!(json["warnings"], serde_json::json!([]), "{text}");
+}
+
+/// No machine had a verdict on a blob of another version.
+#[test]
+fn every_machine_refuses_another_version() {
+    let mut bytes = golden("blob-v1-sse.bin");
+    bytes[8] = 2;
+    let zen4 = options(|options| options.against = vec!["zen4".into()]);
+    let (text, json, good) = with(&bytes, &zen4);
+    assert!(!good);
+    assert_eq!(json["against"][0]["rule"], "blob-version", "{text}");
+    assert_eq!(json["warnings"], serde_json::json!([]), "{text}");
+}
+
+/// Without bit 63 of XCOMP_BV the image was read as a standard one: two rules
+/// with one name said different things, and a component was said to be cut off.
+#[test]
+fn a_blob_that_is_not_compacted_is_broken_once() {
+    let mut bytes = golden("blob-v1-avx512.bin");
+    bytes[87] = 0;
+    bytes[240 + 527] = 0;
+    let (text, json, good) = explained(&sealed(bytes));
+    assert!(!good);
+    assert_eq!(rules(&json), ["xcomp-bv-bit-63"], "{text}");
+    assert_eq!(json["broken"][0]["offset"], 80);
+}
+
+/// A buffer that nobody filled was explained without a word.
+#[test]
+fn nothing_is_said_to_be_nothing() {
+    let (text, _, _) = explained(&[0; 4096]);
+    assert!(text.contains("WARNING every byte is zero"), "{text}");
+    let machines = Machines::built_in();
+    let error = explain("file", &[], &InspectOptions::default(), &machines).unwrap_err();
+    assert_eq!(error.to_string(), "file: empty, 0 bytes");
+}
+
+/// `another-form` was said of images alone.
+#[test]
+fn a_blob_is_none_of_the_other_forms() {
+    let bytes = golden("blob-v1-sse.bin");
+    for format in [Format::Stream, Format::KvmXcrs, Format::Registers] {
+        let (text, json, good) = with(&bytes, &options(|o| o.format = Some(format)));
+        assert!(!good);
+        assert_eq!(json["broken"][0]["rule"], "another-form", "{text}");
+    }
+    let stream = golden("stream-v1.bin");
+    let (text, json, _) = with(&stream, &options(|o| o.format = Some(Format::Blob)));
+    assert_eq!(json["broken"][0]["rule"], "another-form", "{text}");
+}

@@ -76,7 +76,7 @@ pub fn explain(
                     .with_note(format!("a blob of {} bytes at {base}", payload.len()));
                 let (found, parts) = blob::explain(&mut xstate, payload, full);
                 if let Some(parts) = &parts {
-                    let judged = parts.judged(policy.as_ref());
+                    let judged = blob::judged(parts, policy.as_ref());
                     let all = against::explain(&mut xstate, &judged, against);
                     taken = Some(all && taken != Some(false));
                 }

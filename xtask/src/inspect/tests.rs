@@ -365,7 +365,7 @@ fn records_of_other_hypervisors() {
     };
     for (name, format, takes) in [
         ("legacy-kvm-xsave.bin", "kvm", Some([true, false])),
-        ("legacy-kvm-xsave2.bin", "raw", Some([true, false])),
+        ("legacy-kvm-xsave2.bin", "kvm", Some([true, false])),
         ("legacy-raw-compacted.bin", "raw", Some([true, true])),
         ("legacy-raw-standard.bin", "raw", Some([true, false])),
         ("legacy-xen-hvm.bin", "xen-hvm", Some([true, true])),

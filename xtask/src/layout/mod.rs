@@ -1,5 +1,6 @@
 //! `cargo xtask layout`: where each component lies, standard and compacted, with the holes.
 
+mod palette;
 mod pieces;
 mod scale;
 mod svg;

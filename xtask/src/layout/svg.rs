@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use vcpu_xstate::ComponentIndex;
-
+use super::palette::{colour, group};
 use super::pieces::{Kind, Picture, Piece, Pieces};
 use super::scale::Scale;
 
@@ -27,7 +26,7 @@ const SMALL_LETTER: f64 = 5.4;
 
 const STYLE: &str = "\
 text{font-family:'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif;fill:#1d2733}\
-.label{font-size:10.5px;paint-order:stroke;stroke:#fff;stroke-opacity:.55;stroke-width:2.4px;stroke-linejoin:round}.small{font-size:9px;fill:#51606f}.name{font-size:13px;font-weight:bold}\
+.label{font-size:10.5px}.halo{stroke:#fff;stroke-opacity:.55;stroke-width:2.4px;stroke-linejoin:round}.small{font-size:9px;fill:#51606f}.name{font-size:13px;font-weight:bold}\
 .title{font-size:16px;font-weight:bold}.form{font-size:13px;font-weight:bold;fill:#37485a}\
 .box{stroke:#1d2733;stroke-width:.7}.lead{stroke:#51606f;stroke-width:.7;fill:none}\
 .grid{stroke:#d5dce3;stroke-width:1}.break{stroke:#fff;stroke-width:3;fill:none}";
@@ -129,6 +128,13 @@ impl Drawing {
         );
     }
 
+    /// A label that stands on something: with a halo under it. The halo is an
+    /// element of its own, because not every reader knows `paint-order`.
+    fn label_over(&mut self, x: f64, y: f64, anchor: &str, text: &str) {
+        self.text_at(x, y, "label halo", anchor, text);
+        self.text_at(x, y, "label", anchor, text);
+    }
+
     /// The bars of one form under their title and axis.
     fn section<'a>(
         &mut self,
@@ -203,7 +209,7 @@ impl Drawing {
                 label.x,
                 top - 7.0
             );
-            self.text_at(label.x + 2.5, top, "label", "start", &label.text);
+            self.label_over(label.x + 2.5, top, "start", &label.text);
         }
         self.offsets(image);
         let (end, size) = (self.x(image.bytes()), image.bytes());
@@ -235,7 +241,7 @@ impl Drawing {
         }
         if let Some(text) = self.inside(piece) {
             let (x, y) = (x + width / 2.0, y + BAR / 2.0 + 4.0);
-            self.text_at(x, y, "label", "middle", &text);
+            self.label_over(x, y, "middle", &text);
         }
     }
 
@@ -343,53 +349,6 @@ struct Label {
     x: f64,
     tier: usize,
     text: String,
-}
-
-/// What the legend calls it: components of a group share a colour's name.
-fn group(kind: Kind) -> String {
-    use ComponentIndex as C;
-    let name = match kind {
-        Kind::Legacy => "legacy region: x87, SSE",
-        Kind::Header => "header",
-        Kind::Hole => "hole",
-        Kind::Component(C::BNDREGS | C::BNDCSR, _) => "MPX",
-        Kind::Component(C::OPMASK | C::ZMM_HI256 | C::HI16_ZMM, _) => "AVX-512",
-        Kind::Component(C::CET_U | C::CET_S, _) => "CET",
-        Kind::Component(C::TILECFG | C::TILEDATA, _) => "AMX",
-        Kind::Component(component, _) => match component.name() {
-            Some(name) => return name.to_uppercase(),
-            None => "without a name",
-        },
-    };
-    name.to_owned()
-}
-
-const fn colour(kind: Kind) -> &'static str {
-    use ComponentIndex as C;
-    match kind {
-        Kind::Legacy => "#c3ccd6",
-        Kind::Header => "#8b98a7",
-        Kind::Hole => "url(#hole)",
-        Kind::Component(component, _) => match component {
-            C::AVX => "#6aa5dc",
-            C::BNDREGS | C::BNDCSR => "#c9a27c",
-            C::OPMASK => "#ffd37a",
-            C::ZMM_HI256 => "#ffb84d",
-            C::HI16_ZMM => "#ff9a3c",
-            C::PKRU => "#3da35d",
-            C::TILECFG => "#f28b9b",
-            C::TILEDATA => "#e8657a",
-            C::APX => "#35bdb2",
-            C::LWP => "#b58bd9",
-            C::PT => "#9aa35a",
-            C::PASID => "#5f7fbf",
-            C::CET_U | C::CET_S => "#a06cc4",
-            C::UINTR => "#d1589b",
-            C::LBR => "#58a6a6",
-            C::HDC | C::HWP => "#8d7b68",
-            _ => "#e0e04a",
-        },
-    }
 }
 
 fn escape(text: &str) -> String {

@@ -1,8 +1,10 @@
 //! The rules that an image breaks by itself and its layout, and bytes that nobody accounts for.
 
+use vcpu_xstate::foreign::drop_fp_selectors;
 use vcpu_xstate::header::COMPACTED;
 use vcpu_xstate::layout::MIN_IMAGE_BYTES;
-use vcpu_xstate::{ComponentSet, Form};
+use vcpu_xstate::{ComponentIndex, ComponentSet, Form};
+use zerocopy::IntoBytes;
 
 use super::{Explained, Image, Interface, Read};
 use crate::inspect::finding::{Finding, Seen};
@@ -21,8 +23,20 @@ impl Image<'_> {
         let mut broken = self.header_rules(read);
         broken.extend(self.places(read));
         broken.extend(self.length(read));
-        let warnings = self.stray(read).into_iter().collect();
+        let selectors = self.fp_selectors(read).then(|| {
+            "FIP and FDP are 32 bits with a selector behind each, which Xen's byte 511 says: every \
+             machine refuses them, by foreign-fp-selectors; drop_fp_selectors makes addresses of them"
+                .to_owned()
+        });
+        let warnings = selectors.into_iter().chain(self.stray(read)).collect();
         Explained { broken, warnings }
+    }
+
+    /// Whether x87's pointers have selectors in them, as Xen's can.
+    pub(super) fn fp_selectors(&self, read: &Read<'_>) -> bool {
+        let held = read.header.xstate_bv().has(ComponentIndex::X87);
+        let mut legacy = read.legacy.as_bytes().to_vec();
+        self.interface == Interface::Xen && held && drop_fp_selectors(&mut legacy)
     }
 
     fn header_rules(&self, read: &Read<'_>) -> Vec<Finding> {
@@ -37,6 +51,7 @@ impl Image<'_> {
                 "XSTATE_BV of a compacted image is within its XCOMP_BV",
             ));
         }
+        // A blob's own XCOMP_BV has its own rules, in `claims`.
         if read.form == Form::Standard && header.xcomp_bv() != 0 {
             broken.push(Finding::new(
                 "xcomp-bv-bit-63",
@@ -108,7 +123,7 @@ impl Image<'_> {
             let exact = geometry.image_size(Form::Compacted, layout);
             let right = match self.interface {
                 Interface::Kvm => length >= exact,
-                Interface::Blob | Interface::Record => length == exact,
+                Interface::Blob | Interface::Xen | Interface::File => length == exact,
             };
             return (geometry.known().contains(layout) && !right).then(|| {
                 Finding::new(

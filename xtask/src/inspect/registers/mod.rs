@@ -21,6 +21,8 @@ use super::document::{Section, hex};
 pub struct State<'a> {
     /// x87, MXCSR and XMM, as they stand in the image.
     pub legacy: &'a LegacyRegion,
+    /// Whether FIP and FDP are 32 bits with FCS and FDS behind them.
+    pub fp_selectors: bool,
     /// The MXCSR that a restore gives.
     pub mxcsr: u32,
     /// The bytes of the components that are not INIT, SSE's 256 too.
@@ -53,7 +55,7 @@ pub fn explain(state: &State<'_>, full: bool) -> Section {
     let mut section = Section::new("registers", "Registers").with_note(note);
     section.value("unreadable", hex(state.lost.bits()));
     if state.of(C::X87).is_some() {
-        section.section(x87::explain(state.legacy));
+        section.section(x87::explain(state.legacy, state.fp_selectors));
     }
     section.section(vectors::explain(state));
     section.section(tiles::explain(state, full));

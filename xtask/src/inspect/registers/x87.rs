@@ -7,8 +7,9 @@ use super::bits;
 use super::float80::Float80;
 use crate::inspect::document::{Section, Table, hex, numbers, words};
 
-/// The x87 registers.
-pub fn explain(legacy: &LegacyRegion) -> Section {
+/// The x87 registers; with `selectors`, FIP and FDP are offsets of 32 bits and
+/// FCS and FDS stand behind them (SDM Vol. 1, 10.5.1, without REX.W).
+pub fn explain(legacy: &LegacyRegion, selectors: bool) -> Section {
     let (fcw, fsw) = (legacy.fcw.get(), legacy.fsw.get());
     let mut section = Section::new("x87", "x87");
     let word = |value: u16, meaning: String| format!("{value:#06x}  {meaning}");
@@ -23,8 +24,18 @@ pub fn explain(legacy: &LegacyRegion) -> Section {
     // Zero where nothing was executed, and on machines that do not tell.
     let (fop, fip, fdp) = (legacy.fop.get(), legacy.fip.get(), legacy.fdp.get());
     section.field("fop", "FOP", hex(fop.into()), opcode(fop));
-    section.field("fip", "FIP", hex(fip), format!("{fip:#x}"));
-    section.field("fdp", "FDP", hex(fdp), format!("{fdp:#x}"));
+    for (pointer, selector, value) in [("FIP", "FCS", fip), ("FDP", "FDS", fdp)] {
+        let mut number = |name: &str, value: u64| {
+            let key = name.to_lowercase();
+            section.field(&key, name, hex(value), format!("{value:#x}"));
+        };
+        if selectors {
+            number(pointer, value & u64::from(u32::MAX));
+            number(selector, value >> 32 & u64::from(u16::MAX));
+        } else {
+            number(pointer, value);
+        }
+    }
     let stack = stack(legacy);
     if stack.is_empty() {
         section.value("st", json!([]));
@@ -106,7 +117,7 @@ mod tests {
         legacy.ftw = 0x80;
         // ST(0) is R6, empty and zero; ST(1) is R7, in use.
         legacy.st[1][..10].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f]);
-        let json = explain(&legacy).json();
+        let json = explain(&legacy, false).json();
         assert_eq!(json["st"].as_array().unwrap().len(), 1);
         assert_eq!(json["st"][0]["register"], 7);
         assert_eq!(json["st"][0]["value"], "1");
