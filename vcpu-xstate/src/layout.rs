@@ -18,12 +18,14 @@
 //! SDM Vol. 1, 13.4 XSAVE Area; 13.4.3 Extended Region of an XSAVE Area.
 
 mod difference;
+mod error;
 mod number;
 mod pieces;
 mod placements;
 mod tables;
 
 pub use difference::LayoutDifference;
+pub use error::GeometryError;
 use number::Number;
 pub(crate) use pieces::Cut;
 pub use placements::Placements;
@@ -31,7 +33,6 @@ use tables::Tables;
 pub(crate) use tables::{Offsets, PerComponent, offset};
 
 use crate::component::{COMPONENTS, ComponentIndex, ComponentSet};
-use crate::error::broken_rules;
 use crate::mutants::rule;
 
 /// Bytes of the legacy region.
@@ -115,35 +116,6 @@ pub struct Geometry {
     number: Number,
     tables: Tables,
 }
-
-/// Why facts cannot be part of a geometry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GeometryError {
-    /// x87 and SSE have no facts: their layout is the architecture's.
-    Legacy(ComponentIndex),
-    /// The component has facts already.
-    Twice(ComponentIndex),
-    /// Size 0 or above [`MAX_COMPONENT_BYTES`].
-    Size(ComponentIndex, u32),
-    /// A user component that starts within legacy region or header.
-    Start(ComponentIndex, u32),
-    /// A user component that ends above [`MAX_STANDARD_END_BYTES`].
-    End(ComponentIndex, u64),
-    /// A supervisor component with an offset in the standard form.
-    SupervisorOffset(ComponentIndex, u32),
-    /// Two user components share bytes of the standard form.
-    Overlap(ComponentIndex, ComponentIndex),
-}
-
-broken_rules!(GeometryError,
-    Self::Legacy(c) => ("layout-legacy", 0x101, c.get() as u64, 2),
-    Self::Twice(c) => ("layout-twice", 0x102, c.get() as u64, 1),
-    Self::Size(_, size) => ("layout-size", 0x103, size as u64, MAX_COMPONENT_BYTES as u64),
-    Self::Start(_, offset) => ("layout-start", 0x104, offset as u64, MIN_IMAGE as u64),
-    Self::End(_, end) => ("layout-end", 0x105, end, MAX_STANDARD_END_BYTES as u64),
-    Self::SupervisorOffset(_, offset) => ("layout-supervisor-offset", 0x106, offset as u64, 0),
-    Self::Overlap(a, b) => ("layout-overlap", 0x107, a.get() as u64, b.get() as u64),
-);
 
 impl Default for Geometry {
     fn default() -> Self {

@@ -12,7 +12,7 @@ pub(crate) use contents::{check_contents, named};
 
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::cpuid::HostXstate;
-use crate::error::broken_rules;
+use crate::error::broken_accessors;
 use crate::header::COMPACTED;
 use crate::image::{Image, Says};
 use crate::judge::{elsewhere, judge};
@@ -109,7 +109,7 @@ pub enum Rejection {
     TileConfig(u64, u64),
 }
 
-broken_rules!(Rejection,
+broken_accessors!(Rejection,
     Self::TooShort(seen, least) => ("image-too-short", 0x301, seen, least),
     Self::Xsave(seen, allowed) => ("policy-xsave", 0x302, seen, allowed),
     Self::MaskLegacy(seen) => ("xstate-mask-legacy", 0x303, seen, seen | 3),

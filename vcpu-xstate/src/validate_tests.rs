@@ -280,10 +280,14 @@ fn every_rule_is_reached() {
             "{rule}"
         );
         assert!(codes.insert(rejection.code()), "{rule} shares its code");
-        let text = rejection.to_string();
-        assert!(
-            text.contains(rule) && text.contains(&format!("{seen:#x}")),
-            "{text}"
+        // In words, and for those who want the values.
+        assert_eq!(
+            rejection.to_string(),
+            format!("{rule}: {}", rejection.words())
+        );
+        assert_eq!(
+            rejection.broken().to_string(),
+            format!("{rule}: seen {seen:#x}, allowed {allowed:#x}")
         );
     }
     // 25 rules of `Rejection` itself, and those of the register verdicts.

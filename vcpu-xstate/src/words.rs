@@ -12,6 +12,16 @@ impl Rejection {
     }
 }
 
+/// The rule's name and the words for it: `xstate-mask-host: tilecfg tiledata not
+/// offered here`.
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule(), self.words())
+    }
+}
+
+impl core::error::Error for Rejection {}
+
 struct Words<'a>(&'a Rejection);
 
 impl fmt::Display for Words<'_> {

@@ -80,7 +80,8 @@ impl Destination {
     }
 
     /// The same, for a caller who moves the registers of `components` in
-    /// another way: CET's MSRs by KVM_SET_MSRS, say.
+    /// another way, and with them what IA32_XSS has of these: CET's MSRs by
+    /// KVM_SET_MSRS or Xen's CPU_MSR record, say.
     #[must_use]
     pub const fn with_elsewhere(self, components: ComponentSet) -> Self {
         Self {
@@ -332,7 +333,10 @@ fn check(
     // Registers that nothing carries are at their reset values.
     if !to.msrs {
         for (value, error) in [
-            (claims.xss, Unholdable::Xss as fn(u64) -> Unholdable),
+            (
+                claims.xss & !to.elsewhere.bits(),
+                Unholdable::Xss as fn(u64) -> Unholdable,
+            ),
             (claims.xfd, Unholdable::Xfd),
             (claims.xfd_err, Unholdable::XfdErr),
         ] {

@@ -208,6 +208,25 @@ fn supervisor_state_in_use_is_named() {
     });
 }
 
+/// Whoever moved CET in another record could still not write Xen's, for IA32_XSS.
+#[test]
+fn a_guest_with_cet_was_refused_for_xen_whatever_went_elsewhere() {
+    let all = policy(ALL);
+    let cet = Claims {
+        xss: 0x1800,
+        ..claims(7, 0x1807)
+    };
+    with_trusted(&cet, 0x807, &all, |image| {
+        let mut out = vec![0; 12_288];
+        let elsewhere = |components| Destination::XEN.with_elsewhere(components);
+        let written = image.write_standard(elsewhere(ComponentSet::CET), &mut out);
+        assert_eq!(written.map(|standard| standard.xcr0), Ok(7));
+        assert_eq!(header(&out).0 & 0x1800, 0);
+        let half = image.write_standard(elsewhere(set(0x800)), &mut out);
+        assert_eq!(half, Err(Unholdable::Xss(0x1000)));
+    });
+}
+
 #[test]
 fn xfd_goes_by_msr_or_not_at_all() {
     let all = policy(ALL);
