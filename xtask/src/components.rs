@@ -1,6 +1,8 @@
 //! Components as they are typed: names with commas between, or masks in hexadecimal; one reading for all commands.
 
-use anyhow::{Context, Result, bail, ensure};
+use std::num::IntErrorKind;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use vcpu_xstate::{ComponentIndex, ComponentSet};
 
 /// The components of `text`: `avx,pkru`, `0x204`, or both together. A number
@@ -14,7 +16,11 @@ pub fn parse(text: &str) -> Result<ComponentSet> {
 
 fn word_of(word: &str) -> Result<ComponentSet> {
     if let Some(digits) = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
-        let bits = u64::from_str_radix(digits, 16).with_context(|| format!("mask {word:?}"))?;
+        let bits = u64::from_str_radix(digits, 16).map_err(|why| match why.kind() {
+            IntErrorKind::PosOverflow => anyhow!("mask {word:?}: more than 64 bits"),
+            _ => anyhow!("mask {word:?}: no hexadecimal number"),
+        })?;
+        ensure!(bits != 0, "mask {word:?}: no component is named");
         let mask = ComponentSet::from_bits(bits);
         return mask.with_context(|| format!("mask {word:?}: bit 63 is no component"));
     }
@@ -22,7 +28,12 @@ fn word_of(word: &str) -> Result<ComponentSet> {
         return Ok(ComponentSet::only(component));
     }
     let Ok(number) = word.parse::<u64>() else {
-        bail!("no component {word:?}: names (avx,pkru) or a mask (0x204)");
+        let names = ComponentSet::NAMED.iter().filter_map(ComponentIndex::name);
+        let names: Vec<&str> = names.collect();
+        bail!(
+            "no component {word:?}: a mask (0x204), or names with commas between, of {}",
+            names.join(" ")
+        );
     };
     let index = u8::try_from(number).ok().and_then(ComponentIndex::new);
     match index {
@@ -56,6 +67,10 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().bits(), bits, "{text}");
         }
+        let said = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(said("0x10000000000000000").ends_with("more than 64 bits"));
+        assert!(said("0x0").ends_with("no component is named"));
+        assert!(said("cet").contains(" cet_u cet_s "));
         for bad in ["", "0x", "0x8000000000000000", "ymm", "avx,", "-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -11,6 +11,7 @@ use migration_abi::blob::latest::Incompatible;
 use migration_abi::stream::{Domain, PolicyLeaf};
 use serde_json::{Value, json};
 use vcpu_xstate::foreign::{self, Excess, ForeignError, ForeignImage};
+use vcpu_xstate::layout::GeometryError;
 use vcpu_xstate::policy::features::{Rule, TABLE};
 use vcpu_xstate::policy::set::by_name;
 use vcpu_xstate::policy::{Arrival, CannotTake, CpuPolicy, CpuidLeaf, FeatureSet, LeavesError};
@@ -66,7 +67,11 @@ impl Offer {
         self.permit
             .iter()
             .try_fold(ComponentSet::EMPTY, |all, name| {
-                let number = || name.parse().ok().and_then(ComponentIndex::new);
+                // One with a name is called by it: 10 may be meant as a mask.
+                let number = || {
+                    let index = name.parse().ok().and_then(ComponentIndex::new);
+                    index.filter(|index| index.name().is_none())
+                };
                 let component = ComponentIndex::from_name(name).or_else(number);
                 let permit = component.filter(|component| by_permission(*component));
                 let permit = permit.with_context(|| {
@@ -132,6 +137,19 @@ fn by_permission(component: ComponentIndex) -> bool {
     [C::PASID, C::UINTR, C::LBR].contains(&component) || component.name().is_none()
 }
 
+/// Which features would offer the component, if they were granted.
+fn granting(component: ComponentIndex) -> String {
+    let names: Vec<&str> = TABLE
+        .iter()
+        .filter(|feature| feature.rule == Rule::Granted && feature.components.has(component))
+        .map(|feature| feature.name)
+        .collect();
+    match &names[..] {
+        [] => String::new(),
+        names => format!("; --grant {} would", names.join(" or ")),
+    }
+}
+
 /// A machine that could take a state.
 pub struct Receiver<'a> {
     pub machine: &'a Machine,
@@ -171,6 +189,11 @@ impl fmt::Display for Why {
 }
 
 impl Why {
+    /// Of a blob whose directory is the layout of no machine.
+    pub fn directory(error: &GeometryError) -> Self {
+        Self::new(error.rule(), &error.to_string(), Vec::new())
+    }
+
     /// Of an error whose text begins with its rule's name.
     fn new(rule: &'static str, text: &str, ways: Vec<String>) -> Self {
         let words = text
@@ -240,7 +263,8 @@ impl Receiver<'_> {
             }
             Some(why) => Some(format!("{component}: {why}")),
             None if self.xstate.offered().has(component) => Some(format!(
-                "{component}: the machine has it, no feature that is granted stands for it; --grant could"
+                "{component}: the machine has it, no feature that is granted stands for it{}",
+                granting(component)
             )),
             None => None,
         };

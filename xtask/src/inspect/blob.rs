@@ -54,9 +54,10 @@ pub type Read<'a> = Result<Parts<'a>, Why>;
 /// As a machine judges it, under the policy that came along, if one did.
 pub fn judged<'a>(read: &'a Read<'_>, policy: Option<&'a CpuPolicy>) -> Subject<'a> {
     let parts = read.as_ref().map_err(Clone::clone)?;
-    match &parts.unread {
-        Some(error) => Err(unreadable(error)),
-        None => Ok(Judged::Blob(Arrival {
+    match (&parts.unread, &parts.layout.broken) {
+        (Some(error), _) => Err(unreadable(error)),
+        (None, Some(error)) => Err(Why::directory(error)),
+        (None, None) => Ok(Judged::Blob(Arrival {
             claims: &parts.claims,
             geometry: &parts.layout.geometry,
             image: parts.image,
@@ -90,10 +91,12 @@ pub fn explain<'a>(
     let whole = findings.is_empty();
     let problems = parts.layout.problems.iter().cloned();
     findings.extend(problems);
+    let mut behind = None;
     if whole {
         let base = parts.image.as_ptr() as usize - bytes.as_ptr() as usize;
         let held = number(parts.image, 512, 8).map(|held| (held, base + 512));
-        findings.extend(claims::broken(&parts.claims, held));
+        findings.extend(claims::masks(&parts.claims));
+        behind = held.map(|held| claims::held(&parts.claims, held));
     }
     let mut image_findings = Image {
         bytes: parts.image,
@@ -108,6 +111,7 @@ pub fn explain<'a>(
     // What the image is broken by matters where the blob itself is whole.
     if whole {
         findings.extend(image_findings.drain(..).map(|finding| finding.within(base)));
+        findings.extend(behind.into_iter().flatten());
     }
     (findings, Some(Ok(parts)))
 }

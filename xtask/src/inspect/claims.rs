@@ -12,30 +12,30 @@ const ACCUM: usize = 72;
 const XCOMP_BV: usize = 80;
 
 /// The rules that the masks break, in a receiver's order and by its names.
-/// `held` is the image's XSTATE_BV, with its place in the blob.
-pub fn broken(claims: &Claims, held: Option<(u64, usize)>) -> Vec<Finding> {
+pub fn masks(claims: &Claims) -> Vec<Finding> {
     let policy = claims.xstate_mask;
     let mut findings = Vec::new();
-    let mut within = |rule: &str, offset: usize, seen: u64, limit: u64, text: &str| {
-        if seen & !limit != 0 {
-            let allowed = format!("no bits but {limit:#x}");
-            findings.push(Finding::new(rule, offset, Seen::Bits(seen), allowed, text));
-        }
-    };
-    let text = "XCR0 is within xstate_mask";
-    within("xcr0-policy", XCR0, claims.xcr0, policy, text);
-    let text = "IA32_XSS is within xstate_mask";
-    within("xss-policy", XSS, claims.xss, policy, text);
-    let text = "what may hold state (accum) is within xstate_mask";
-    within("accum-policy", ACCUM, claims.accum, policy, text);
-    let text = "XCOMP_BV is within xstate_mask: the directory describes nothing else";
-    let limit = policy | COMPACTED;
-    within("xcomp-bv-policy", XCOMP_BV, claims.xcomp_bv, limit, text);
-    if let Some((held, at)) = held {
-        let text = "what XSTATE_BV holds may hold state (accum)";
-        within("xstate-bv-accum", at, held, claims.accum, text);
-        let text = "XSTATE_BV holds nothing that IA32_XFD disables";
-        within("xstate-bv-xfd", at, held, !claims.xfd, text);
+    for (rule, offset, seen, text) in [
+        (
+            "xcr0-policy",
+            XCR0,
+            claims.xcr0,
+            "XCR0 is within xstate_mask",
+        ),
+        (
+            "xss-policy",
+            XSS,
+            claims.xss,
+            "IA32_XSS is within xstate_mask",
+        ),
+        (
+            "accum-policy",
+            ACCUM,
+            claims.accum,
+            "what may hold state (accum) is within xstate_mask",
+        ),
+    ] {
+        findings.extend(within(rule, offset, seen, policy, text));
     }
     if claims.xcomp_bv & COMPACTED == 0 {
         findings.push(Finding::new(
@@ -46,5 +46,30 @@ pub fn broken(claims: &Claims, held: Option<(u64, usize)>) -> Vec<Finding> {
             "a blob's image is compacted",
         ));
     }
+    let text = "XCOMP_BV is within xstate_mask: the directory describes nothing else";
+    let limit = policy | COMPACTED;
+    findings.extend(within(
+        "xcomp-bv-policy",
+        XCOMP_BV,
+        claims.xcomp_bv,
+        limit,
+        text,
+    ));
     findings
+}
+
+/// The rules that they break with the image's XSTATE_BV, which is at `offset` of
+/// the blob. A receiver asks for them behind all that the image's header breaks.
+pub fn held(claims: &Claims, (held, offset): (u64, usize)) -> Vec<Finding> {
+    let text = "what XSTATE_BV holds may hold state (accum)";
+    let accum = within("xstate-bv-accum", offset, held, claims.accum, text);
+    let text = "XSTATE_BV holds nothing that IA32_XFD disables";
+    let xfd = within("xstate-bv-xfd", offset, held, !claims.xfd, text);
+    accum.into_iter().chain(xfd).collect()
+}
+
+fn within(rule: &str, offset: usize, seen: u64, limit: u64, text: &str) -> Option<Finding> {
+    let allowed = format!("no bits but {limit:#x}");
+    let broken = seen & !limit != 0;
+    broken.then(|| Finding::new(rule, offset, Seen::Bits(seen), allowed, text))
 }

@@ -8,10 +8,10 @@ use migration_abi::legacy::xen::{
     STREAM_HEAD_BYTES, X86_PV_VCPU_XSAVE,
 };
 use serde_json::json;
-use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters, Tail};
+use vcpu_xstate::foreign::{ForeignImage, ForeignRegisters};
 use vcpu_xstate::header::COMPACTED;
 use vcpu_xstate::layout::MAX_STANDARD_END_BYTES;
-use vcpu_xstate::{ComponentIndex as C, ComponentSet, Geometry};
+use vcpu_xstate::{ComponentIndex as C, ComponentSet, Form, Geometry};
 
 use super::against::Subject;
 use super::blob::number;
@@ -121,20 +121,13 @@ pub fn explain<'a>(
             "every byte is zero, MXCSR too, which is 1f80 after a reset: was this ever filled?";
         warnings.insert(0, text.into());
     }
-    let registers = assumed(image, xcr0, &layout.geometry);
+    let sized = (format == Format::Raw && standard.is_some()).then_some(image.len());
+    let registers = assumed(image, xcr0, &layout.geometry, sized);
     let image = match format {
         Format::XenPv => ForeignImage::xen_pv(image, registers.xcr0, record.accum.unwrap_or(0)),
         Format::XenHvm => ForeignImage::xen_hvm(image, registers.xcr0, record.accum.unwrap_or(0)),
         Format::Kvm => ForeignImage::kvm(image, registers),
-        // How long a standard image is follows from XCR0: from one that is
-        // assumed, nothing.
-        _ => ForeignImage {
-            tail: match xcr0 {
-                Some(_) => Tail::None,
-                None => Tail::Unread,
-            },
-            ..ForeignImage::raw(image, registers)
-        },
+        _ => ForeignImage::raw(image, registers),
     };
     let explained = Explained {
         broken: findings,
@@ -208,12 +201,24 @@ pub fn xcrs(root: &mut Section, bytes: &[u8]) -> Vec<Finding> {
 }
 
 /// The registers that an image came with, or else the least that its
-/// components need: a raw image has none, KVM's stand in `kvm_xcrs`.
-fn assumed(image: &[u8], xcr0: Option<u64>, geometry: &Geometry) -> ForeignRegisters {
+/// components need: a raw image has none, KVM's stand in `kvm_xcrs`. How long a
+/// standard image is follows from XCR0, so one of `sized` bytes came from an XCR0
+/// that has the component which ends there.
+fn assumed(
+    image: &[u8],
+    xcr0: Option<u64>,
+    geometry: &Geometry,
+    sized: Option<usize>,
+) -> ForeignRegisters {
     let word = |at| number(image, at, 8).unwrap_or(0);
     let held = ComponentSet::from_bits_retain((word(512) | word(520)) & !COMPACTED);
     let supervisor = held.intersection(geometry.supervisor());
     let mut user = held.difference(supervisor);
+    let all = geometry.placements(Form::Standard, geometry.known());
+    let last = all.filter(|place| Some(place.range().end) == sized);
+    user = last.fold(user, |user, place| {
+        user.union(ComponentSet::only(place.component))
+    });
     // What XCR0 can only hold together.
     for group in [ComponentSet::AVX512, ComponentSet::MPX, ComponentSet::AMX] {
         if user.intersects(group) {
@@ -321,10 +326,14 @@ fn is_pv_record(bytes: &[u8]) -> bool {
     number(bytes, 0, 4) == Some(X86_PV_VCPU_XSAVE.into()) && number(bytes, 12, 4) == Some(0)
 }
 
+/// With a descriptor whose length the record has, or an image behind it: a record
+/// that was cut or padded is broken, and no other form.
 fn is_hvm_record(bytes: &[u8]) -> bool {
     let length = number(bytes, 4, 4).unwrap_or(0) as usize;
-    number(bytes, 0, 2) == Some(CPU_XSAVE_CODE.into())
-        && length.checked_add(DESCRIPTOR_BYTES) == Some(bytes.len())
+    let exact = length.checked_add(DESCRIPTOR_BYTES) == Some(bytes.len());
+    let image = bytes.get(DESCRIPTOR_BYTES + HVM_IMAGE_OFFSET..);
+    let like_one = length >= HVM_IMAGE_OFFSET && image.and_then(likeness).is_some();
+    number(bytes, 0, 2) == Some(CPU_XSAVE_CODE.into()) && (exact || like_one)
 }
 
 /// The form that bytes without a magic have: an image, and what is before it.

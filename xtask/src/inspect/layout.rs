@@ -22,6 +22,8 @@ pub struct Layout {
     /// What of a directory could not be believed, by offset in the blob; there
     /// is no place for these components.
     pub problems: Vec<Finding>,
+    /// The first of them.
+    pub broken: Option<GeometryError>,
     /// What it says all the same of components without a place.
     said: BTreeMap<u8, ComponentFacts>,
 }
@@ -79,6 +81,7 @@ impl Layout {
             let facts = facts(row);
             if let Err(error) = layout.geometry.insert(component, facts) {
                 layout.problems.push(problem(error, facts, at));
+                layout.broken = layout.broken.or(Some(error));
                 layout.said.insert(component.get(), facts);
             }
         }
@@ -146,6 +149,7 @@ impl Layout {
             name: name.into(),
             assumed,
             problems: Vec::new(),
+            broken: None,
             said: BTreeMap::new(),
         }
     }

@@ -21,7 +21,7 @@ mod vcpu;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use migration_abi::registers::VcpuRegisters;
 use serde_json::json;
@@ -87,23 +87,28 @@ pub fn run(options: &InspectOptions) -> Result<bool> {
     let bytes = input::read(&options.file, is_stream)?;
     let name = input::name(&options.file);
     let machines = Machines::load(options.table.as_deref())?;
-    let (section, good) = explain(&name, &bytes, options, &machines)?;
+    let (section, taken) = explain(&name, &bytes, options, &machines)?;
     let text = if options.json {
         format!("{:#}\n", section.json())
     } else {
         render::text(&section)
     };
     output::print(&text)?;
-    Ok(good)
+    // "No" would be an answer, too.
+    taken.with_context(|| format!("{name}: {NOTHING}"))
 }
 
-/// The explanation, and whether nothing is wrong and nobody refuses it.
+/// What is said where nothing can be judged.
+const NOTHING: &str = "no extended state is here that a machine could take or refuse";
+
+/// The explanation, and whether nothing is wrong and nobody refuses it; `None`
+/// where a verdict is asked for and nothing is there to be judged.
 fn explain(
     name: &str,
     bytes: &[u8],
     options: &InspectOptions,
     machines: &Machines,
-) -> Result<(Section, bool)> {
+) -> Result<(Section, Option<bool>)> {
     let named = |name: &String| machines.find(name);
     // What is mistyped is told first, whether it matters or not.
     options.offer.granted()?;
@@ -178,14 +183,39 @@ fn explain(
     root.value("file", json!(name));
     root.value("format", json!(format.name()));
     root.value("bytes", json!(bytes.len()));
-    if taken.is_none() && !against.is_empty() {
-        warnings.push("no extended state is here that a machine could take or refuse".into());
+    let unjudged = taken.is_none() && !against.is_empty();
+    if unjudged {
+        warnings.push(NOTHING.into());
     }
+    warnings.extend(options.idle(format));
     finding::explain(&mut root, &findings, &warnings);
     if format != Format::Stream {
         // Where something can be judged, its verdicts take this place.
         root.value("against", json!([]));
     }
     root.append(body);
-    Ok((root, findings.is_empty() && taken != Some(false)))
+    let good = findings.is_empty() && taken != Some(false);
+    Ok((root, (!unjudged || !findings.is_empty()).then_some(good)))
+}
+
+impl InspectOptions {
+    /// What is said of options that say nothing of this form.
+    fn idle(&self, format: Format) -> Vec<String> {
+        let whose_layout = match format {
+            Format::Blob | Format::Stream => Some("its directory is its layout"),
+            Format::KvmXcrs | Format::Registers => Some("it has no image"),
+            Format::Kvm | Format::Raw | Format::XenHvm | Format::XenPv => None,
+        };
+        let whose_xcr0 = match format {
+            Format::Kvm | Format::Raw => None,
+            _ => Some("it has XCR0 itself"),
+        };
+        let said = [
+            (self.layout.is_some(), "--layout", whose_layout),
+            (self.xcr0.is_some(), "--xcr0", whose_xcr0),
+        ];
+        let idle = said.into_iter().filter(|(given, ..)| *given);
+        idle.filter_map(|(_, option, why)| Some(format!("{option} is not used: {}", why?)))
+            .collect()
+    }
 }

@@ -251,13 +251,14 @@ fn an_xsave2_buffer_ends_where_the_largest_image_does() {
     assert!(good, "{text}");
 }
 
-/// XCR0 was assumed from what a standard image holds, and its length refused by it.
+/// XCR0 was assumed from what a standard image holds, and its length refused by it;
+/// then any length was taken.
 #[test]
-fn an_assumed_xcr0_says_nothing_of_a_length() {
+fn the_component_that_ends_an_image_is_in_its_xcr0() {
     let mut bytes = golden("legacy-raw-standard.bin")[..576].to_vec();
     bytes[512] = 3;
-    bytes.resize(2696, 0);
     bytes[513..520].fill(0);
+    bytes.resize(2696, 0);
     let against = |xcr0: Option<u64>| {
         options(|options| {
             options.against = vec!["skylake-sp".into()];
@@ -266,9 +267,135 @@ fn an_assumed_xcr0_says_nothing_of_a_length() {
     };
     let (text, json, good) = with(&bytes, &against(None));
     assert!(good && json["format"] == "raw", "{text}");
-    let (text, json, good) = with(&bytes, &against(Some(3)));
-    assert!(!good, "{text}");
+    let refused = |bytes: &[u8], options: &InspectOptions| {
+        let (text, json, good) = with(bytes, options);
+        assert!(!good, "{text}");
+        assert_eq!(json["against"][0]["rule"], "image-length", "{text}");
+    };
+    refused(&bytes, &against(Some(3)));
+    // Nothing ends there: a cut image, or one with something behind it.
+    refused(&bytes[..2000], &against(None));
+    bytes.resize(2796, 0);
+    refused(&bytes, &against(None));
+}
+
+/// A compacted image with bytes behind it was broken, and taken.
+#[test]
+fn what_is_broken_is_not_taken() {
+    let mut bytes = golden("legacy-raw-compacted.bin");
+    bytes.resize(bytes.len() + 64, 0);
+    let zen4 = options(|options| options.against = vec!["zen4".into()]);
+    let (text, json, _) = with(&bytes, &zen4);
+    assert_eq!(rules(&json), ["image-length"], "{text}");
     assert_eq!(json["against"][0]["rule"], "image-length", "{text}");
+}
+
+/// One damaged byte of the magic made an image of a blob, which machines took.
+#[test]
+fn a_blob_with_a_damaged_magic_is_no_image() {
+    let whole = golden("blob-v1-sse.bin");
+    for at in 0..8 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        let zen4 = options(|options| options.against = vec!["zen4".into()]);
+        let (text, json, good) = with(&bytes, &zen4);
+        assert!(!good);
+        assert_eq!(json["format"], "blob", "{text}");
+        assert_eq!(json["against"][0]["rule"], "blob-magic", "{text}");
+    }
+    // As much as there is of it.
+    assert_eq!(explained(&whole[..5]).1["format"], "blob");
+    for other in ["legacy-kvm-xsave.bin", "stream-v1.bin"] {
+        assert_ne!(explained(&golden(other)).1["format"], "blob");
+    }
+}
+
+/// A directory that no machine can have was refused by whatever rule came next.
+#[test]
+fn a_directory_of_no_machine_is_refused_by_its_own_rule() {
+    let mut bytes = golden("blob-v1-avx512.bin");
+    bytes[96 + 3 * 16 + 12 + 3] |= 1;
+    let bytes = sealed(bytes);
+    let zen4 = options(|options| options.against = vec!["zen4".into()]);
+    let (text, json, good) = with(&bytes, &zen4);
+    assert!(!good);
+    assert_eq!(rules(&json), ["layout-end"], "{text}");
+    assert_eq!(json["against"][0]["rule"], "layout-end", "{text}");
+    let machines = Machines::built_in();
+    let zen4 = zen4.offer.receivers(&[machines.find("zen4").unwrap()]);
+    let (checked, taken) = crate::policy::check::run(&bytes, &zen4.unwrap(), false).unwrap();
+    let why = json["against"][0]["why"].as_str().unwrap();
+    assert_eq!(
+        (checked, taken),
+        (format!("zen4: no, layout-end: {why}\n"), false)
+    );
+}
+
+/// `broken` began with another rule than a receiver's.
+#[test]
+fn what_is_broken_comes_in_a_receivers_order() {
+    let mut bytes = golden("blob-v1-sse.bin");
+    bytes[96 + 32 + 512] |= 4;
+    let spr = options(|options| options.against = vec!["sapphire-rapids".into()]);
+    let (text, json, _) = with(&sealed(bytes), &spr);
+    assert_eq!(
+        rules(&json),
+        ["xstate-bv-xcomp-bv", "xstate-bv-accum"],
+        "{text}"
+    );
+    assert_eq!(json["against"][0]["rule"], "xstate-bv-xcomp-bv", "{text}");
+}
+
+/// Machines were asked, nothing was judged, and that was success.
+#[test]
+fn nothing_to_judge_is_no_answer() {
+    let machines = Machines::built_in();
+    let zen4 = options(|options| options.against = vec!["zen4".into()]);
+    for name in [
+        "registers-v1.bin",
+        "legacy-kvm-xcrs.bin",
+        "legacy-xen-pv-empty.bin",
+    ] {
+        let taken = |options| {
+            explain("file", &golden(name), options, &machines)
+                .unwrap()
+                .1
+        };
+        assert_eq!(taken(&zen4), None, "{name}");
+        assert_eq!(taken(&InspectOptions::default()), Some(true), "{name}");
+    }
+}
+
+/// Options that say nothing of a form were passed over without a word.
+#[test]
+fn options_that_are_not_used_are_named() {
+    let both = options(|options| {
+        options.layout = Some("zen4".into());
+        options.xcr0 = Some(ComponentSet::from_bits_retain(0x207));
+    });
+    for (name, unused) in [
+        ("blob-v1-sse.bin", 2),
+        ("stream-v1.bin", 2),
+        ("legacy-xen-hvm.bin", 1),
+        ("legacy-kvm-xsave.bin", 0),
+    ] {
+        let (text, json, _) = with(&golden(name), &both);
+        let warnings = json["warnings"].as_array().unwrap().iter();
+        let said = warnings.filter(|said| said.as_str().unwrap().contains("is not used"));
+        assert_eq!(said.count(), unused, "{text}");
+    }
+}
+
+/// A record that was cut or padded was "neither", with its descriptor intact.
+#[test]
+fn a_xen_record_of_another_length_is_still_one() {
+    let whole = golden("legacy-xen-hvm.bin");
+    let mut long = whole.clone();
+    long.resize(whole.len() + 8, 0);
+    for (bytes, whole) in [(&whole[..whole.len() - 8], false), (&long, true)] {
+        let (text, json, good) = explained(bytes);
+        assert!(good == whole && json["format"] == "xen-hvm", "{text}");
+    }
 }
 
 /// Xen's FIP with FCS behind it was shown as one address, and only --against said more.

@@ -15,7 +15,7 @@ use clap::Args as ClapArgs;
 use vcpu_xstate::{ComponentSet, Form};
 
 use self::pieces::{Picture, image};
-use crate::machines::{ALL, Machine, Table};
+use crate::machines::{ALL, Machine, Table, unbelieved};
 use crate::{components, output};
 
 /// Which machines, and which components of them.
@@ -57,7 +57,8 @@ pub fn run(args: &Args) -> Result<()> {
     let pictures = machines.iter().map(|machine| picture(machine, args.mask));
     let pictures = pictures.collect::<Result<Vec<_>>>()?;
     if let Some(mask) = args.mask {
-        let has_some = |picture: &Picture| !picture.lacks.contains(mask);
+        let has_some =
+            |picture: &Picture| !picture.lacks.contains(mask) || !picture.unbelieved.is_empty();
         ensure!(
             pictures.iter().any(has_some),
             "{}: no machine of these has {mask}",
@@ -98,6 +99,7 @@ fn picture(machine: &Machine, wanted: Option<ComponentSet>) -> Result<Picture> {
         name: machine.name().to_owned(),
         model: machine.model().to_owned(),
         undescribed: machine.undescribed().intersection(mask),
+        unbelieved: unbelieved(machine.listed().intersection(mask), &host),
         lacks: wanted.map_or(ComponentSet::EMPTY, |wanted| {
             wanted.difference(machine.listed())
         }),

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 use vcpu_xstate::layout::{LEGACY_BYTES, MIN_IMAGE_BYTES};
+use vcpu_xstate::withheld::Withheld;
 use vcpu_xstate::{ComponentIndex, ComponentSet, Form, Geometry};
 
+use crate::machines::unbelieved_json;
 use crate::output::hex;
 
 /// What a stretch of an image is.
@@ -71,6 +73,8 @@ pub struct Picture {
     pub model: String,
     /// What the machine lists and its dump does not describe.
     pub undescribed: ComponentSet,
+    /// What it lists and describes as no machine can have it.
+    pub unbelieved: Vec<(ComponentIndex, Withheld)>,
     /// What was asked for and the machine does not list.
     pub lacks: ComponentSet,
     pub standard: Pieces,
@@ -115,6 +119,7 @@ impl Picture {
             "machine": self.name,
             "model": self.model,
             "undescribed": hex(self.undescribed.bits()),
+            "unbelieved": unbelieved_json(&self.unbelieved),
             "lacks": hex(self.lacks.bits()),
             "standard": self.standard.json(),
             "compacted": self.compacted.as_ref().map(Pieces::json),

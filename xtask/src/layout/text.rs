@@ -24,6 +24,9 @@ fn machine(picture: &Picture, text: &mut String) {
         let lacks = picture.undescribed;
         let _ = writeln!(text, "Listed, and not described by its dump: {lacks}");
     }
+    for (component, why) in &picture.unbelieved {
+        let _ = writeln!(text, "Left out, {component}: {why}");
+    }
     if !picture.lacks.is_empty() {
         let _ = writeln!(text, "It has no {}", words(picture.lacks));
     }

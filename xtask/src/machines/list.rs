@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use vcpu_xstate::{ComponentSet, CpuidResult};
 
-use super::{Machine, Table};
+use super::{Machine, Table, unbelieved, unbelieved_json};
 use crate::output::{self, hex};
 
 /// List the machines that other commands know by name.
@@ -76,6 +76,8 @@ fn object(machine: &Machine) -> Value {
     let mask = |set: ComponentSet| host.as_ref().map(|_| hex(set.bits()));
     let [user, supervisor] = machine.masks();
     let offered = host.as_ref().map(|host| machine.policy(host).xstate().mask);
+    let unbelieved = host.as_ref().map(|host| unbelieved(machine.listed(), host));
+    let unbelieved = unbelieved.unwrap_or_default();
     json!({
         "name": machine.name(),
         "model": machine.model(),
@@ -84,6 +86,7 @@ fn object(machine: &Machine) -> Value {
         "xss": mask(supervisor),
         "offered": offered.map(|offered| hex(offered.bits())),
         "undescribed": hex(machine.undescribed().bits()),
+        "unbelieved": unbelieved_json(&unbelieved),
     })
 }
 
@@ -110,10 +113,13 @@ fn line(machine: &Machine, width: usize) -> String {
     };
     let [user, supervisor] = machine.masks();
     let offered = machine.policy(&host).xstate().mask;
-    let lacks = match machine.undescribed() {
+    let mut lacks = match machine.undescribed() {
         none if none.is_empty() => String::new(),
         lacks => format!(" [its dump does not describe {lacks}]"),
     };
+    for (component, why) in unbelieved(machine.listed(), &host) {
+        lacks += &format!(" [{component}: {why}]");
+    }
     format!(
         "{name:<width$} {:<18} {:<7} {:<7} {model}{lacks}",
         format!("{:#x}", user.bits()),
@@ -123,7 +129,7 @@ fn line(machine: &Machine, width: usize) -> String {
 }
 
 /// What a table would say of the machine.
-fn rows(machine: &Machine) -> String {
+pub(super) fn rows(machine: &Machine) -> String {
     let mut text = format!("{}\n", super::table::HEADER);
     let vendor = machine.cpuid(0, 0);
     let vendor: Vec<u8> = [vendor.ebx, vendor.edx, vendor.ecx]
@@ -136,7 +142,8 @@ fn rows(machine: &Machine) -> String {
             let CpuidResult { eax, ebx, ecx, edx } = machine.cpuid(leaf, subleaf);
             let empty = eax | ebx | ecx | edx == 0;
             if subleaf == 0 || !empty {
-                let (name, model) = (machine.name(), machine.model());
+                let name = machine.name();
+                let model = super::table::quoted(machine.model());
                 text.push_str(&format!(
                     "{name},{vendor},{model},{leaf:#010x},{subleaf},\
                      {eax:#010x},{ebx:#010x},{ecx:#010x},{edx:#010x}\n"

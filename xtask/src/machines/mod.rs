@@ -10,11 +10,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use vcpu_xstate::policy::CpuPolicy;
+use vcpu_xstate::withheld::Withheld;
 use vcpu_xstate::{ComponentIndex, ComponentSet, CpuidResult, HostXstate};
 
 /// The variable that names the table where no option does.
@@ -139,6 +141,21 @@ impl Machine {
     }
 }
 
+/// The components that are listed and described as no machine can have them, and why.
+pub fn unbelieved(listed: ComponentSet, host: &HostXstate) -> Vec<(ComponentIndex, Withheld)> {
+    let unplaced = listed.difference(host.geometry().known());
+    let why = |component| Some((component, host.withheld(component)?));
+    let said = unplaced.iter().filter_map(why);
+    said.filter(|(_, why)| *why != Withheld::Undescribed)
+        .collect()
+}
+
+/// The same for programs.
+pub fn unbelieved_json(components: &[(ComponentIndex, Withheld)]) -> Value {
+    let entry = |(component, why): &(ComponentIndex, Withheld)| json!({"name": component.to_string(), "why": why.to_string()});
+    components.iter().map(entry).collect()
+}
+
 /// All machines that have a name here.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -195,12 +212,16 @@ impl Table {
         if chosen.is_empty() {
             bail!("no machine of the table has XSAVE");
         }
+        // Who is named twice counts once.
+        let mut names = BTreeSet::new();
+        chosen.retain(|machine| names.insert(machine.name()));
         Ok(chosen)
     }
 
     /// The machine with this name, or else the only one whose name contains
     /// it; capitals do not matter.
     pub fn find(&self, name: &str) -> Result<&Machine> {
+        ensure!(!name.is_empty(), "no machine is named");
         let wanted = name.to_lowercase();
         let lower = |machine: &Machine| machine.name.to_lowercase();
         if let Some(machine) = self.machines.iter().find(|m| lower(m) == wanted) {

@@ -39,11 +39,29 @@ pub fn parse(text: &str) -> Result<Vec<Machine>> {
         let (model, leaves) = machines.remove(name).unwrap_or_default();
         Machine {
             name: name.to_owned(),
-            model: model.to_owned(),
+            model: unquoted(model),
             answers: Answers::Leaves(leaves),
         }
     };
     Ok(order.into_iter().map(machine).collect())
+}
+
+/// A field as other programs write it that has a comma in it (RFC 4180), or as
+/// dumps have it, without quotes around.
+fn unquoted(field: &str) -> String {
+    let inside = field
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    inside.map_or_else(|| field.to_owned(), |text| text.replace("\"\"", "\""))
+}
+
+/// The same the other way.
+pub fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 struct Row<'a> {

@@ -136,3 +136,58 @@ fn this_machine() {
         Err(error) => println!("skipped: {error:#}"),
     }
 }
+
+/// Rows with a model of several words and commas had more fields than the first line.
+#[test]
+fn rows_are_csv() {
+    let machine = Table::built_in();
+    let machine = machine.find("sapphire-rapids").unwrap();
+    assert!(machine.model().contains(','));
+    let text = list::rows(machine);
+    let quoted = format!(",\"{}\",0x", machine.model());
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    assert!(rows.iter().all(|row| row.contains(&quoted)), "{text}");
+    let read = table::parse(&text).unwrap();
+    assert_eq!(read[0].model(), machine.model());
+    // And as dumps have it.
+    let plain = table::parse(&text.replace('"', "")).unwrap();
+    assert_eq!(plain[0].model(), machine.model());
+}
+
+/// A component that overlaps another was left out without a word.
+#[test]
+fn what_no_machine_can_have_is_said_to_be_left_out() {
+    let known = Table::built_in();
+    let rows = list::rows(known.find("sapphire-rapids").unwrap());
+    let rows = rows.replace(
+        "0x0000000d,9,0x00000008,0x00000a80",
+        "0x0000000d,9,0x00000008,0x00000240",
+    );
+    let machine = &table::parse(&rows).unwrap()[0];
+    let host = machine.host(machine.mxcsr_mask()).unwrap();
+    let left_out = unbelieved(machine.listed(), &host);
+    let [(component, why)] = left_out[..] else {
+        panic!("{left_out:?}");
+    };
+    assert_eq!(component, ComponentIndex::PKRU);
+    assert_eq!(
+        why.to_string(),
+        "no machine can lay it out so (layout-overlap: pkru and avx share bytes of the standard form)"
+    );
+}
+
+/// Who was named twice was counted twice, and no name was any machine's.
+#[test]
+fn machines_are_chosen_once() {
+    let table = Table::built_in();
+    let chosen = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        table.chosen(&names).map(|machines| machines.len())
+    };
+    assert_eq!(chosen(&["zen4", "zen4"]).unwrap(), 1);
+    assert_eq!(chosen(&["all", "zen4"]).unwrap(), chosen(&["all"]).unwrap());
+    assert_eq!(
+        chosen(&[""]).unwrap_err().to_string(),
+        "no machine is named"
+    );
+}

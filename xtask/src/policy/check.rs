@@ -24,7 +24,8 @@ struct Contents<'a> {
 struct State<'a> {
     vcpu: Option<u32>,
     claims: Claims,
-    geometry: Geometry,
+    /// By its directory, or why no machine has that.
+    geometry: Result<Geometry, Why>,
     image: &'a [u8],
 }
 
@@ -75,12 +76,15 @@ pub fn run(bytes: &[u8], hosts: &[Receiver<'_>], as_json: bool) -> Result<(Strin
 /// The first state that the host cannot take, and why.
 fn judge(contents: &Contents<'_>, host: &Receiver<'_>) -> (Option<u32>, Result<(), Why>) {
     for state in &contents.states {
-        let verdict = host.judge(&Judged::Blob(Arrival {
-            claims: &state.claims,
-            geometry: &state.geometry,
-            image: state.image,
-            policy: contents.policy.as_ref().and_then(|p| p.as_ref().ok()),
-        }));
+        let verdict = match &state.geometry {
+            Err(why) => Err(why.clone()),
+            Ok(geometry) => host.judge(&Judged::Blob(Arrival {
+                claims: &state.claims,
+                geometry,
+                image: state.image,
+                policy: contents.policy.as_ref().and_then(|p| p.as_ref().ok()),
+            })),
+        };
         if verdict.is_err() {
             return (state.vcpu, verdict);
         }
@@ -140,11 +144,14 @@ fn unread(what: &str, error: ParseError) -> anyhow::Error {
 }
 
 fn state<'a>(vcpu: Option<u32>, blob: &blob::Blob<'a>) -> Result<State<'a>> {
-    let mut geometry = Geometry::new();
+    let mut geometry = Ok(Geometry::new());
     for entry in blob.directory().iter().filter(|entry| entry.index > 1) {
         let (component, facts) = facts(&entry)?;
-        let inserted = geometry.insert(component, facts);
-        inserted.map_err(|error| anyhow!("the blob's directory, {component}: {error}"))?;
+        geometry = geometry.and_then(|mut geometry: Geometry| {
+            let inserted = geometry.insert(component, facts);
+            inserted.map_err(|error| Why::directory(&error))?;
+            Ok(geometry)
+        });
     }
     Ok(State {
         vcpu,

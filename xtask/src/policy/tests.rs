@@ -129,8 +129,8 @@ fn stored_blobs_against_machines() {
             "sapphire-rapids",
             &[][..],
             "no, xstate-mask-host: cet_u cet_s not offered here\n  \
-             cet_u: the machine has it, no feature that is granted stands for it; --grant could\n  \
-             cet_s: the machine has it, no feature that is granted stands for it; --grant could",
+             cet_u: the machine has it, no feature that is granted stands for it; --grant cet-ss or cet-ibt would\n  \
+             cet_s: the machine has it, no feature that is granted stands for it; --grant cet-ss or cet-ibt would",
         ),
         // The machine that wrote it was made up.
         (

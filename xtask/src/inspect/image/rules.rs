@@ -20,9 +20,11 @@ const RESERVED: usize = 528;
 impl Image<'_> {
     /// What is wrong with it, and what is odd.
     pub(super) fn judge(&self, read: &Read<'_>) -> Explained {
-        let mut broken = self.header_rules(read);
-        broken.extend(self.places(read));
+        // In a receiver's order.
+        let mut broken = Vec::from_iter(self.form_rule(read));
         broken.extend(self.length(read));
+        broken.extend(self.header_rules(read));
+        broken.extend(self.places(read));
         let selectors = self.fp_selectors(read).then(|| {
             "FIP and FDP are 32 bits with a selector behind each, which Xen's byte 511 says: every \
              machine refuses them, by foreign-fp-selectors; drop_fp_selectors makes addresses of them"
@@ -39,28 +41,24 @@ impl Image<'_> {
         self.interface == Interface::Xen && held && drop_fp_selectors(&mut legacy)
     }
 
+    /// The form has to be known before anything has a length.
+    fn form_rule(&self, read: &Read<'_>) -> Option<Finding> {
+        let xcomp_bv = read.header.xcomp_bv();
+        // A blob's own XCOMP_BV has its own rules, in `claims`.
+        (read.form == Form::Standard && xcomp_bv != 0).then(|| {
+            Finding::new(
+                "xcomp-bv-bit-63",
+                XCOMP_BV,
+                Seen::Bits(xcomp_bv),
+                "0, or bit 63 set".into(),
+                "XCOMP_BV of a standard image is zero",
+            )
+        })
+    }
+
     fn header_rules(&self, read: &Read<'_>) -> Vec<Finding> {
         let (header, mut broken) = (read.header, Vec::new());
         let (held, layout) = (header.xstate_bv(), header.layout());
-        if read.form == Form::Compacted && !layout.contains(held) {
-            broken.push(Finding::new(
-                "xstate-bv-xcomp-bv",
-                XSTATE_BV,
-                Seen::Bits(held.bits()),
-                format!("no bits but {:#x}", layout.bits()),
-                "XSTATE_BV of a compacted image is within its XCOMP_BV",
-            ));
-        }
-        // A blob's own XCOMP_BV has its own rules, in `claims`.
-        if read.form == Form::Standard && header.xcomp_bv() != 0 {
-            broken.push(Finding::new(
-                "xcomp-bv-bit-63",
-                XCOMP_BV,
-                Seen::Bits(header.xcomp_bv()),
-                "0, or bit 63 set".into(),
-                "XCOMP_BV of a standard image is zero",
-            ));
-        }
         if let Some(word) = header.first_reserved() {
             broken.push(Finding::new(
                 "header-reserved",
@@ -68,6 +66,15 @@ impl Image<'_> {
                 Seen::Bits(word),
                 "0x0".into(),
                 "bytes 16 to 63 of the header are zero",
+            ));
+        }
+        if read.form == Form::Compacted && !layout.contains(held) {
+            broken.push(Finding::new(
+                "xstate-bv-xcomp-bv",
+                XSTATE_BV,
+                Seen::Bits(held.bits()),
+                format!("no bits but {:#x}", layout.bits()),
+                "XSTATE_BV of a compacted image is within its XCOMP_BV",
             ));
         }
         broken
