@@ -47,11 +47,15 @@ impl XstatePolicy {
             .union(ComponentSet::LEGACY)
             .intersection(ComponentSet::ALL)
             .whole_groups();
+        let by_default = if rule!("policy-defers-large") {
+            ComponentSet::AVX512.union(ComponentSet::AMX)
+        } else {
+            ComponentSet::EMPTY
+        };
         Self {
             mask,
             deferred: deferred
-                .union(ComponentSet::AVX512)
-                .union(ComponentSet::AMX)
+                .union(by_default)
                 .intersection(mask)
                 .difference(WITHOUT_ASKING),
             xsave: true,

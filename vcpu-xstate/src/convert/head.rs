@@ -44,7 +44,11 @@ impl Head {
     #[inline(always)]
     pub(super) fn of(image: &Image<'_>, held: ComponentSet, components: ComponentSet) -> Self {
         let sse = ComponentSet::only(ComponentIndex::SSE);
-        let owners = sse.union(ComponentSet::only(ComponentIndex::AVX));
+        let owners = if rule!("mxcsr-of-avx") {
+            sse.union(ComponentSet::only(ComponentIndex::AVX))
+        } else {
+            sse
+        };
         let mxcsr = if components.intersects(owners) {
             image.mxcsr()
         } else {

@@ -2,6 +2,7 @@
 
 use super::{Form, Geometry, Placement};
 use crate::component::Components;
+use crate::mutants::rule;
 
 /// Iterator over the places of an image's components.
 #[derive(Clone, Debug)]
@@ -22,7 +23,9 @@ impl Iterator for Placements<'_> {
         let size_bytes = facts.size_bytes as usize;
         let offset_bytes = match self.form {
             Form::Standard => facts.standard_offset as usize,
-            Form::Compacted if facts.aligned64 => self.next_bytes.next_multiple_of(64),
+            Form::Compacted if facts.aligned64 && rule!("compacted-align64") => {
+                self.next_bytes.next_multiple_of(64)
+            }
             Form::Compacted => self.next_bytes,
         };
         self.next_bytes = offset_bytes + size_bytes;

@@ -10,6 +10,7 @@ use super::pieces::Pieces;
 use super::{Form, Geometry, MIN_IMAGE_BYTES, Placement, Placements};
 use crate::component::{ComponentIndex, ComponentSet};
 use crate::image::payload;
+use crate::mutants::rule;
 
 /// One number for each component; 64, so that no index is out of range.
 pub(crate) type PerComponent = [u32; 64];
@@ -166,7 +167,8 @@ impl Tables {
         let placed = placed.union(ComponentSet::LEGACY);
         let last = slot(placed.last().unwrap_or(ComponentIndex::X87));
         let end = if form == Form::Standard {
-            if !self.standard_ascends {
+            // The topmost component's end would be the end of fewer.
+            if !self.standard_ascends && rule!("standard-largest-end") {
                 return None;
             }
             self.standard.ends[last]

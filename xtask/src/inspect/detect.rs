@@ -6,7 +6,7 @@ use migration_abi::registers::VcpuRegisters;
 
 use super::blob::number;
 use super::finding::{Finding, Seen};
-use super::{foreign, stream};
+use super::{likeness, stream};
 
 /// A form that can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,6 +91,6 @@ pub fn detect(bytes: &[u8]) -> Option<Format> {
         Some(Format::Stream)
     } else {
         let registers = || VcpuRegisters::parse(bytes).ok().map(|_| Format::Registers);
-        foreign::detect(bytes).or_else(registers)
+        likeness::detect(bytes).or_else(registers)
     }
 }

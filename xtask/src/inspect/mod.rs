@@ -9,6 +9,7 @@ mod finding;
 mod foreign;
 mod image;
 mod layout;
+mod likeness;
 mod records;
 mod registers;
 mod render;
