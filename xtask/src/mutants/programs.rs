@@ -149,7 +149,9 @@ pub fn build(workspace: &Workspace) -> Result<Vec<Program>> {
             Ended::Broke(how) => bail!("{} {how} with every rule in place", program.name),
         }
     }
-    programs.sort_by_key(|program| (program.name == "silicon", program.took));
+    // What depends on the processor comes last.
+    let here = ["silicon", "images", "kvm"];
+    programs.sort_by_key(|program| (here.contains(&program.name.as_str()), program.took));
     Ok(programs)
 }
 
