@@ -302,4 +302,7 @@ pub fn canonicalise(
 }
 
 #[cfg(test)]
+mod property_tests;
+
+#[cfg(test)]
 mod tests;

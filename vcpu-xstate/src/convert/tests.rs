@@ -16,7 +16,7 @@ fn set(bits: u64) -> ComponentSet {
 
 /// An image of `held`, laid out for `layout`, with contents by `seed` and
 /// `stale` in every byte that is no state.
-fn image(
+pub(super) fn image(
     geometry: &Geometry,
     form: Form,
     layout: ComponentSet,
@@ -239,7 +239,7 @@ fn a_small_buffer_is_left_alone() {
     assert_eq!(out, [0xcc; 831]);
 }
 
-fn any_form() -> impl Strategy<Value = Form> {
+pub(super) fn any_form() -> impl Strategy<Value = Form> {
     prop_oneof![Just(Form::Standard), Just(Form::Compacted)]
 }
 

@@ -30,6 +30,8 @@ mod write;
 #[cfg(test)]
 mod lenient_tests;
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod quirk_tests;
 #[cfg(test)]
 mod read_tests;
