@@ -10,6 +10,7 @@ use std::io::Write;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use migration_abi::legacy::kvm::{XSAVE_BYTES, Xcrs, Xsave};
+use proptest::prelude::*;
 use vcpu_xstate::foreign::{Destination, Excess, ForeignImage, ForeignRegisters, read};
 use vcpu_xstate::validate::TrustedImage;
 use vcpu_xstate::{ComponentIndex, ComponentSet, CpuidResult, Form, HostXstate, XstatePolicy};
@@ -265,4 +266,38 @@ fn the_types_of_kvm_bindings() {
     (raw.nr_xcrs, raw.xcrs[0].xcr) = (1, 1);
     let error = Xcrs::try_from(&raw).unwrap_err();
     assert_eq!(error.rule(), "legacy-xcr");
+}
+
+proptest! {
+    /// Whatever stands in an image, and however long it and the room behind are:
+    /// what was put in comes out, and zeros behind it, or nothing was put in.
+    #[test]
+    fn any_image_there_and_back_in_kvms_types(
+        mut image in prop::collection::vec(any::<u8>(), 576..12_000),
+        room in 0_usize..2200,
+        xcr0 in any::<Option<u64>>(),
+    ) {
+        // A standard image: XCOMP_BV is 0.
+        image[520..528].fill(0);
+        let (mut first, mut extra) = (kvm_xsave::default(), vec![0xcccc_cccc_u32; room]);
+        first.region.fill(0xcccc_cccc);
+        let has_room = image.len() <= 4096 + 4 * room;
+        let put = Xsave::to_kvm(&image, &mut first, &mut extra);
+        prop_assert_eq!(put.is_ok(), has_room);
+        if has_room {
+            let mut out = vec![0x55; 4096 + 4 * room];
+            let read = Xsave::from_kvm2(&first, &extra, &mut out).expect("a buffer");
+            let (there, behind) = read.area().bytes().split_at(image.len());
+            prop_assert!(there == image);
+            prop_assert!(behind.iter().all(|byte| *byte == 0));
+            let region = Xsave::from_kvm(&first).expect("a buffer");
+            let common = image.len().min(4096);
+            prop_assert!(region.area().bytes()[..common] == image[..common]);
+        } else {
+            prop_assert!(first.region.iter().chain(&extra).all(|word| *word == 0xcccc_cccc));
+        }
+        let xcrs = Xcrs { xcr0 };
+        prop_assert_eq!(Xcrs::try_from(&kvm_xcrs::from(xcrs)), Ok(xcrs));
+        prop_assert_eq!(Xcrs::parse(&xcrs.encode()), Ok(xcrs));
+    }
 }

@@ -50,7 +50,7 @@ proptest! {
         let mut bytes = image(&here, from, layout, held, 0, mxcsr, 0xee);
         for place in here.placements(from, held) {
             for (at, byte) in bytes[payload(place)].iter_mut().enumerate() {
-                *byte = (at % 191) as u8 + place.component.get() | 1;
+                *byte = ((at % 191) as u8 + place.component.get()) | 1;
             }
         }
         let source = Image::new(&bytes, &here, from).unwrap();

@@ -8,6 +8,7 @@ pub const LONG: &[&str] = &[
     "model::",
     "policy::",
     "foreign::",
+    "convert::property_tests::",
     "convert::tests::transfer_is_a_copy_of_each_component",
     "hw::registers::tests::a_vcpu_runs_after_the_self_test_left_a_component_out",
     "hw::registers::tests::colliding_layouts_are_another_machines",
