@@ -272,22 +272,6 @@ fn every_rule_by_name() {
     assert_eq!(none.encode()[..], kvm_xcrs(&[])[..]);
 }
 
-/// The book's table has each rule under its number.
-#[test]
-fn rules_are_in_the_book() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/legacy-formats.md");
-    let book = std::fs::read_to_string(path).expect("the book");
-    let rules = Rule::ALL.iter().filter(|rule| rule.code() >> 8 == 8);
-    for rule in rules.clone() {
-        let (code, name) = (rule.code(), rule.name());
-        assert!(
-            book.contains(&format!("| {code:#06x} | `{name}` |")),
-            "{name}"
-        );
-    }
-    assert_eq!(rules.count(), 12);
-}
-
 #[test]
 fn writers_say_where_they_have_no_room() {
     let bytes = xen_pv();

@@ -19,6 +19,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod vcpu;
+#[cfg(test)]
+mod verdict_tests;
 
 use std::path::PathBuf;
 
