@@ -68,16 +68,15 @@ impl Offer {
             .iter()
             .try_fold(ComponentSet::EMPTY, |all, name| {
                 // One with a name is called by it: 10 may be meant as a mask.
-                let number = || {
-                    let index = name.parse().ok().and_then(ComponentIndex::new);
-                    index.filter(|index| index.name().is_none())
-                };
-                let component = ComponentIndex::from_name(name).or_else(number);
+                let number = name.parse().ok().and_then(ComponentIndex::new);
+                let nameless = number.filter(|index| index.name().is_none());
+                let component = ComponentIndex::from_name(name).or(nameless);
                 let permit = component.filter(|component| by_permission(*component));
                 let permit = permit.with_context(|| {
-                    let why = match component {
-                        Some(_) => "needs no permission",
-                        None => "is no component",
+                    let why = match (component, number) {
+                        (Some(_), _) => "needs no permission".to_owned(),
+                        (None, Some(named)) => format!("is the number of {named}"),
+                        (None, None) => "is no component".to_owned(),
                     };
                     format!(
                         "--permit {name}: {name:?} {why}; there are pasid, uintr, lbr, and the \

@@ -31,6 +31,7 @@ fn an_offer_is_checked_and_wants_a_machine() {
     let bytes = golden("blob-v1-sse.bin");
     for (permit, words) in [
         ("nosuch", "is no component"),
+        ("10", "is the number of pasid"),
         ("pasid", "--against names it"),
     ] {
         let options = options(|options| options.offer.permit = vec![permit.into()]);
